@@ -1,0 +1,6 @@
+//! The ZeroUI key management service (module M33).
+//!
+//! One picture of the inside is in `docs/architecture.md`; `tests/layering.rs`
+//! holds the imports between the rooms to it.
+
+pub mod domain;

@@ -1,0 +1,3 @@
+//! The `kms` binary.
+
+fn main() {}

@@ -3,4 +3,19 @@
 //!
 //! Nothing here does I/O, and nothing here knows tokio, axum or rustls.
 
+pub mod algorithm;
+pub mod approval;
+pub mod binary;
+pub mod caller;
+pub mod error;
+pub mod ids;
+pub mod key;
+pub mod permit;
+pub mod policy;
+pub mod receipt;
+pub mod scope;
+pub mod secret;
 pub mod time;
+pub mod trust_anchor;
+pub mod usage;
+pub mod wire;

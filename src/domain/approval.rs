@@ -1,0 +1,99 @@
+//! Dual authorization: what a second person agreed to.
+
+use super::algorithm::KeyType;
+use super::error::{ApprovalFault, KmsError};
+use super::ids::KeyId;
+use super::key::KeyUsageSet;
+use super::scope::Scope;
+use super::secret::SecretBytes;
+
+/// The token or tokens that came with a request, not yet looked at.
+pub type ApprovalToken = SecretBytes;
+
+/// What can be approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ApprovalOperation {
+    /// A new key.
+    KeyGenerate,
+    /// A key's replacement.
+    KeyRotate,
+    /// A key's end.
+    KeyRevoke,
+    /// One use of a key whose policy asks for approvals.
+    KeyUse,
+    /// A new trust anchor.
+    TrustAnchorAdd,
+}
+
+impl ApprovalOperation {
+    /// The name inside an approval.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyGenerate => "key_generate",
+            Self::KeyRotate => "key_rotate",
+            Self::KeyRevoke => "key_revoke",
+            Self::KeyUse => "key_use",
+            Self::TrustAnchorAdd => "trust_anchor_add",
+        }
+    }
+}
+
+/// Exactly what an approval must be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApprovalSubject {
+    /// What is to be done.
+    pub operation: ApprovalOperation,
+    /// Where.
+    pub scope: Scope,
+    /// To what.
+    pub target: ApprovalTarget,
+}
+
+/// The thing an approval is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApprovalTarget {
+    /// A key that exists.
+    Key(KeyId),
+    /// A key that does not exist yet.
+    NewKey {
+        /// Its type.
+        key_type: KeyType,
+        /// Its usage.
+        key_usage: KeyUsageSet,
+    },
+    /// A certificate, by the SHA-256 of its DER in lower-case hex.
+    Certificate {
+        /// The fingerprint.
+        fingerprint: String,
+    },
+}
+
+/// An approval that has been verified, for one subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    subject: ApprovalSubject,
+}
+
+impl Approval {
+    /// An approval of this subject. For the IAM adapters, which verify tokens.
+    pub fn new(subject: ApprovalSubject) -> Self {
+        Self { subject }
+    }
+
+    /// Checks that this approval is for that subject and no other.
+    ///
+    /// # Errors
+    /// [`ApprovalFault::WrongSubject`] when it is for something else.
+    pub fn covers(&self, subject: &ApprovalSubject) -> Result<(), KmsError> {
+        if self.subject == *subject {
+            Ok(())
+        } else {
+            Err(approval_refused(ApprovalFault::WrongSubject))
+        }
+    }
+}
+
+/// The error for an approval that failed a rule.
+pub fn approval_refused(fault: ApprovalFault) -> KmsError {
+    KmsError::Unauthorized(fault.into())
+}

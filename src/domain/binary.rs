@@ -1,0 +1,79 @@
+//! Binary fields on the wire.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+
+use super::wire::{Unparsable, WireField};
+
+/// Bytes that came as standard base64 with padding (RFC 4648 §4), decoded
+/// strictly: no white space, no URL alphabet, no stray bits in the last group.
+///
+/// Without `Debug`, since it may hold a caller's plaintext.
+#[derive(Clone)]
+pub struct Base64Bytes(Bytes);
+
+impl Base64Bytes {
+    /// Decodes a text.
+    ///
+    /// # Errors
+    /// [`Unparsable`] when the text is anything but strict standard base64.
+    pub fn decode(text: &str) -> Result<Self, Unparsable> {
+        STANDARD
+            .decode(text)
+            .map(|bytes| Self(Bytes::from(bytes)))
+            .map_err(|_| Unparsable(Self::EXPECTED))
+    }
+
+    /// The bytes, shared and not copied.
+    pub fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// The bytes.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl WireField for Base64Bytes {
+    const EXPECTED: &'static str = "standard base64 with padding (RFC 4648 section 4)";
+}
+
+impl<'de> Deserialize<'de> for Base64Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::decode(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Writes bytes as standard base64 with padding.
+pub fn encode_base64(bytes: impl AsRef<[u8]>) -> String {
+    STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_strict_standard_base64_is_read() {
+        let good = Base64Bytes::decode("SGVsbG8=").map(Base64Bytes::into_bytes);
+        assert_eq!(good.as_deref(), Ok(&b"Hello"[..]));
+        let empty = Base64Bytes::decode("").map(Base64Bytes::into_bytes);
+        assert_eq!(empty.as_deref(), Ok(&b""[..]));
+        for bad in [
+            "SGVsbG8",
+            "SGVsbG8 =",
+            " SGVsbG8=",
+            "SGVsbG8=\n",
+            "-_-_",
+            "SGVsbG9=",
+            "SGVsbG8==",
+            "ä",
+        ] {
+            assert!(Base64Bytes::decode(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! A key's metadata and its state machine.
+
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::algorithm::{Algorithm, KeyType};
+use super::error::{InactiveReason, KmsError};
+use super::ids::{KeyAlias, KeyId, ModuleId};
+use super::policy::AccessPolicy;
+use super::scope::Scope;
+use super::time::{Period, Timestamp};
+use super::wire::{WireField, text_form};
+
+/// Where a key stands in its life:
+/// `active → pending_rotation → archived → destroyed`, and `destroyed` from anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyState {
+    /// Does everything its usage allows, until `valid_until`.
+    Active,
+    /// Replaced, in its grace period: verifies and decrypts.
+    PendingRotation,
+    /// Verifies and decrypts what was protected in the past.
+    Archived,
+    /// Its secret is erased; only the metadata is left.
+    Destroyed,
+}
+
+impl KeyState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [
+        Self::Active,
+        Self::PendingRotation,
+        Self::Archived,
+        Self::Destroyed,
+    ];
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::PendingRotation => "pending_rotation",
+            Self::Archived => "archived",
+            Self::Destroyed => "destroyed",
+        }
+    }
+}
+
+text_form!(
+    KeyState,
+    "one of active, pending_rotation, archived, destroyed"
+);
+
+/// Why a key was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RevocationReason {
+    /// Somebody else has, or may have, the secret.
+    Compromised,
+    /// No longer needed.
+    Retired,
+    /// Used against the rules.
+    PolicyViolation,
+}
+
+impl RevocationReason {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "compromised" => Some(Self::Compromised),
+            "retired" => Some(Self::Retired),
+            "policy_violation" => Some(Self::PolicyViolation),
+            _ => None,
+        }
+    }
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compromised => "compromised",
+            Self::Retired => "retired",
+            Self::PolicyViolation => "policy_violation",
+        }
+    }
+}
+
+text_form!(
+    RevocationReason,
+    "one of compromised, retired, policy_violation"
+);
+
+/// One thing a key may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyUsage {
+    /// Making signatures.
+    Sign,
+    /// Checking signatures.
+    Verify,
+    /// Encrypting.
+    Encrypt,
+    /// Decrypting.
+    Decrypt,
+}
+
+impl KeyUsage {
+    /// Every usage.
+    pub const ALL: [Self; 4] = [Self::Sign, Self::Verify, Self::Encrypt, Self::Decrypt];
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|usage| usage.as_str() == text)
+    }
+
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+        }
+    }
+
+    /// Whether a key of this type can serve this usage at all.
+    pub const fn fits(self, key_type: KeyType) -> bool {
+        match self {
+            Self::Sign | Self::Verify => key_type.is_asymmetric(),
+            Self::Encrypt | Self::Decrypt => !key_type.is_asymmetric(),
+        }
+    }
+}
+
+text_form!(KeyUsage, "one of sign, verify, encrypt, decrypt");
+
+/// What a key may be used for: one or more of [`KeyUsage`]. On the wire a list;
+/// one string is read too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyUsageSet(u8);
+
+impl KeyUsageSet {
+    /// A set of these usages, or `None` for no usage at all.
+    pub fn of(usages: impl IntoIterator<Item = KeyUsage>) -> Option<Self> {
+        let bits = usages
+            .into_iter()
+            .fold(0u8, |bits, usage| bits | 1 << usage as u8);
+        (bits != 0).then_some(Self(bits))
+    }
+
+    /// Whether the usage is in the set.
+    pub const fn contains(self, usage: KeyUsage) -> bool {
+        self.0 & (1 << usage as u8) != 0
+    }
+
+    /// The usages, in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = KeyUsage> {
+        KeyUsage::ALL
+            .into_iter()
+            .filter(move |usage| self.contains(*usage))
+    }
+}
+
+impl fmt::Debug for KeyUsageSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl WireField for KeyUsageSet {
+    const EXPECTED: &'static str =
+        "one or more of sign, verify (RSA-2048, Ed25519) or encrypt, decrypt (AES-256)";
+}
+
+impl Serialize for KeyUsageSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for usage in self.iter() {
+            list.serialize_element(usage.as_str())?;
+        }
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyUsageSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMore;
+
+        impl<'de> Visitor<'de> for OneOrMore {
+            type Value = KeyUsageSet;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(KeyUsageSet::EXPECTED)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                let usage = text.parse().map_err(E::custom)?;
+                KeyUsageSet::of([usage]).ok_or_else(|| E::custom(KeyUsageSet::EXPECTED))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut usages = Vec::new();
+                while let Some(usage) = list.next_element::<KeyUsage>()? {
+                    usages.push(usage);
+                }
+                KeyUsageSet::of(usages)
+                    .ok_or_else(|| serde::de::Error::custom(KeyUsageSet::EXPECTED))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+/// Which backend holds a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HsmBackendName {
+    /// The software HSM.
+    Software,
+    /// A PKCS#11 token.
+    Pkcs11,
+}
+
+impl HsmBackendName {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "software" => Some(Self::Software),
+            "pkcs11" => Some(Self::Pkcs11),
+            _ => None,
+        }
+    }
+
+    /// The name in metadata and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::Pkcs11 => "pkcs11",
+        }
+    }
+}
+
+text_form!(HsmBackendName, "one of software, pkcs11");
+
+/// The backend's own name for a key, opaque to everyone else: for the software
+/// HSM the sealed secret itself, for a token the object's id.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyHandle(Vec<u8>);
+
+impl KeyHandle {
+    /// A handle as the backend or the store gave it.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the backend that made them and for the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyHandle({} bytes)", self.0.len())
+    }
+}
+
+/// Everything there is to know about a key but its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// The key's id.
+    pub key_id: KeyId,
+    /// Where it lives.
+    pub scope: Scope,
+    /// What kind of key.
+    pub key_type: KeyType,
+    /// What it may be used for.
+    pub key_usage: KeyUsageSet,
+    /// The alias of its line, if it has one.
+    pub key_alias: Option<KeyAlias>,
+    /// Where it stands in its life.
+    pub key_state: KeyState,
+    /// Counts the changes of this record, from 1; a change is made only to the
+    /// version it was decided on.
+    pub version: u64,
+    /// What its backend can do with it, the default first.
+    pub algorithms: Vec<Algorithm>,
+    /// Which backend holds it.
+    pub backend: HsmBackendName,
+    /// SPKI PEM of the public half; `None` for a symmetric key.
+    pub public_key: Option<String>,
+    /// Who may use it, and how often.
+    pub access_policy: AccessPolicy,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The module that had it made.
+    pub created_by: ModuleId,
+    /// Until when it signs and encrypts.
+    pub valid_until: Timestamp,
+    /// How many rotations lie before it in its line.
+    pub rotation_count: u32,
+    /// The key it replaced.
+    pub predecessor_key_id: Option<KeyId>,
+    /// The key that replaced it.
+    pub successor_key_id: Option<KeyId>,
+    /// When it was replaced.
+    pub rotated_at: Option<Timestamp>,
+    /// Until when `pending_rotation` lasts.
+    pub grace_until: Option<Timestamp>,
+    /// When it was archived.
+    pub archived_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Why it was revoked.
+    pub revocation_reason: Option<RevocationReason>,
+}
+
+impl KeyRecord {
+    /// The record after its successor has taken over: `active → pending_rotation`.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyInactive`] or [`KmsError::KeyRevoked`] from any other state.
+    pub fn replaced_by(
+        &self,
+        successor: KeyId,
+        now: Timestamp,
+        grace: Period,
+    ) -> Result<Self, KmsError> {
+        self.require_active()?;
+        Ok(Self {
+            key_state: KeyState::PendingRotation,
+            version: self.version + 1,
+            successor_key_id: Some(successor),
+            rotated_at: Some(now),
+            grace_until: Some(now.plus(grace)),
+            ..self.clone()
+        })
+    }
+
+    /// The record after its grace period: `pending_rotation → archived`.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyInactive`] or [`KmsError::KeyRevoked`] from any other state.
+    pub fn archived(&self, now: Timestamp) -> Result<Self, KmsError> {
+        match self.key_state {
+            KeyState::PendingRotation => Ok(Self {
+                key_state: KeyState::Archived,
+                version: self.version + 1,
+                archived_at: Some(now),
+                ..self.clone()
+            }),
+            KeyState::Active | KeyState::Archived => Err(self.inactive(InactiveReason::NotActive)),
+            KeyState::Destroyed => Err(KmsError::KeyRevoked),
+        }
+    }
+
+    /// The record after revocation: `destroyed` from anywhere.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyRevoked`] when it is destroyed already.
+    pub fn revoked(&self, reason: RevocationReason, now: Timestamp) -> Result<Self, KmsError> {
+        if self.key_state == KeyState::Destroyed {
+            return Err(KmsError::KeyRevoked);
+        }
+        Ok(Self {
+            key_state: KeyState::Destroyed,
+            version: self.version + 1,
+            revoked_at: Some(now),
+            revocation_reason: Some(reason),
+            ..self.clone()
+        })
+    }
+
+    /// Whether the state allows making new signatures and ciphertexts now.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyRevoked`] or [`KmsError::KeyInactive`], which names the successor.
+    pub fn require_protecting(&self, now: Timestamp) -> Result<(), KmsError> {
+        self.require_active()?;
+        if now >= self.valid_until {
+            return Err(self.inactive(InactiveReason::Expired));
+        }
+        Ok(())
+    }
+
+    /// Whether the state allows reading what was protected in the past.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyRevoked`] when it is destroyed.
+    pub fn require_reading(&self) -> Result<(), KmsError> {
+        match self.key_state {
+            KeyState::Active | KeyState::PendingRotation | KeyState::Archived => Ok(()),
+            KeyState::Destroyed => Err(KmsError::KeyRevoked),
+        }
+    }
+
+    /// Whether the state is `active`, whatever the time.
+    ///
+    /// # Errors
+    /// [`KmsError::KeyRevoked`] or [`KmsError::KeyInactive`], which names the successor.
+    pub fn require_active(&self) -> Result<(), KmsError> {
+        match self.key_state {
+            KeyState::Active => Ok(()),
+            KeyState::PendingRotation | KeyState::Archived => {
+                Err(self.inactive(InactiveReason::NotActive))
+            }
+            KeyState::Destroyed => Err(KmsError::KeyRevoked),
+        }
+    }
+
+    fn inactive(&self, reason: InactiveReason) -> KmsError {
+        KmsError::KeyInactive {
+            key_state: self.key_state,
+            successor_key_id: self.successor_key_id,
+            reason,
+        }
+    }
+}
+
+/// A key as the store holds it: what is known of it and how its backend finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The metadata.
+    pub record: KeyRecord,
+    /// The backend's handle; `None` once the key is destroyed.
+    pub handle: Option<KeyHandle>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An active Ed25519 key of tenant `t`, for tests that need some key.
+    pub(crate) fn active_key() -> KeyRecord {
+        let created_at: Timestamp = "2026-01-01T00:00:00Z".parse().expect("valid");
+        KeyRecord {
+            key_id: KeyId::generate(),
+            scope: Scope {
+                tenant_id: "t".parse().expect("valid"),
+                environment: super::super::scope::Environment::Dev,
+                plane: super::super::scope::Plane::Tenant,
+            },
+            key_type: KeyType::Ed25519,
+            key_usage: KeyUsageSet::of([KeyUsage::Sign, KeyUsage::Verify]).expect("not empty"),
+            key_alias: None,
+            key_state: KeyState::Active,
+            version: 1,
+            algorithms: KeyType::Ed25519.algorithms().to_vec(),
+            backend: HsmBackendName::Software,
+            public_key: Some("-----BEGIN PUBLIC KEY-----\n".to_owned()),
+            access_policy: AccessPolicy {
+                allowed_modules: vec!["M21".parse().expect("valid")],
+                requires_approval: false,
+                max_usage_per_day: 10,
+            },
+            created_at,
+            created_by: "M21".parse().expect("valid"),
+            valid_until: created_at.plus(Period::days(365)),
+            rotation_count: 0,
+            predecessor_key_id: None,
+            successor_key_id: None,
+            rotated_at: None,
+            grace_until: None,
+            archived_at: None,
+            revoked_at: None,
+            revocation_reason: None,
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Replace,
+        Archive,
+        Revoke,
+    }
+
+    fn take(step: Step, key: &KeyRecord) -> Result<KeyRecord, KmsError> {
+        let now = key.created_at;
+        match step {
+            Step::Replace => key.replaced_by(KeyId::generate(), now, Period::days(7)),
+            Step::Archive => key.archived(now),
+            Step::Revoke => key.revoked(RevocationReason::Retired, now),
+        }
+    }
+
+    /// The table of the product contract, written a second time.
+    fn expected(state: KeyState, step: Step) -> Option<KeyState> {
+        match (state, step) {
+            (KeyState::Active, Step::Replace) => Some(KeyState::PendingRotation),
+            (KeyState::PendingRotation, Step::Archive) => Some(KeyState::Archived),
+            (KeyState::Destroyed, Step::Revoke) => None,
+            (_, Step::Revoke) => Some(KeyState::Destroyed),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_machine_is_the_table_and_every_change_counts(
+            steps in prop::collection::vec(
+                prop_oneof![Just(Step::Replace), Just(Step::Archive), Just(Step::Revoke)], 0..12)
+        ) {
+            let mut key = active_key();
+            for step in steps {
+                match (take(step, &key), expected(key.key_state, step)) {
+                    (Ok(next), Some(state)) => {
+                        prop_assert_eq!(next.key_state, state);
+                        prop_assert_eq!(next.version, key.version + 1);
+                        key = next;
+                    }
+                    (Err(error), None) => {
+                        let revoked = key.key_state == KeyState::Destroyed;
+                        prop_assert_eq!(matches!(error, KmsError::KeyRevoked), revoked);
+                    }
+                    (outcome, wanted) => prop_assert!(false, "{outcome:?} against {wanted:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_active_key_protects_only_until_its_valid_until() {
+        let key = active_key();
+        let last = Timestamp::from_microseconds(key.valid_until.microseconds() - 1);
+        assert!(key.require_protecting(last.expect("valid")).is_ok());
+        assert!(matches!(
+            key.require_protecting(key.valid_until),
+            Err(KmsError::KeyInactive {
+                key_state: KeyState::Active,
+                reason: InactiveReason::Expired,
+                ..
+            })
+        ));
+        assert!(key.require_reading().is_ok());
+    }
+
+    #[test]
+    fn a_replaced_key_names_its_successor_when_it_refuses() {
+        let successor = KeyId::generate();
+        let key = active_key();
+        let pending = key
+            .replaced_by(successor, key.created_at, Period::days(7))
+            .expect("an active key can be replaced");
+        assert_eq!(
+            pending.grace_until,
+            Some(key.created_at.plus(Period::days(7)))
+        );
+        assert!(matches!(
+            pending.require_protecting(key.created_at),
+            Err(KmsError::KeyInactive { successor_key_id: Some(id), .. }) if id == successor
+        ));
+        assert!(pending.require_reading().is_ok());
+    }
+
+    #[test]
+    fn a_destroyed_key_reads_nothing() {
+        let key = active_key();
+        let destroyed = key
+            .revoked(RevocationReason::Compromised, key.created_at)
+            .expect("an active key can be revoked");
+        assert!(matches!(
+            destroyed.require_reading(),
+            Err(KmsError::KeyRevoked)
+        ));
+        assert!(matches!(
+            destroyed.require_protecting(key.created_at),
+            Err(KmsError::KeyRevoked)
+        ));
+    }
+
+    #[test]
+    fn key_usage_reads_a_list_or_one_string_and_nothing_empty() {
+        let one: KeyUsageSet = serde_json::from_str("\"sign\"").expect("one usage");
+        let list: KeyUsageSet = serde_json::from_str("[\"sign\",\"sign\"]").expect("a list");
+        assert_eq!(one, list);
+        assert!(one.contains(KeyUsage::Sign) && !one.contains(KeyUsage::Verify));
+        for bad in ["[]", "\"\"", "[\"wrap\"]", "7", "null", "[[\"sign\"]]"] {
+            assert!(serde_json::from_str::<KeyUsageSet>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! The policy check, and the permits that only it can make.
+//!
+//! Whatever touches a key takes a permit, and a permit's fields are private to
+//! this file: an unchecked use does not compile.
+
+use std::sync::Arc;
+
+use super::algorithm::{AeadAlgorithm, AlgorithmFamily, KeyType, SigningAlgorithm};
+use super::approval::{
+    Approval, ApprovalOperation, ApprovalSubject, ApprovalTarget, approval_refused,
+};
+use super::caller::Caller;
+use super::error::{ApprovalFault, KmsError, PolicyFault, algorithm_not_offered};
+use super::key::{KeyHandle, KeyRecord, KeyUsage, KeyUsageSet, StoredKey};
+use super::scope::Scope;
+use super::time::Timestamp;
+use super::usage::UsageReservation;
+
+/// A kind of use of a key: which usage it needs and which algorithms serve it.
+pub trait KeyOperation: Send + Sync + 'static {
+    /// The family of algorithms.
+    type Algorithm: AlgorithmFamily;
+    /// What `key_usage` must list.
+    const USAGE: KeyUsage;
+    /// Whether it makes something new that the key will answer for, which only
+    /// an active key may; the others read what was made in the past.
+    const PROTECTS: bool;
+}
+
+/// Making a signature.
+pub enum Sign {}
+/// Checking a signature.
+pub enum Verify {}
+/// Encrypting.
+pub enum Encrypt {}
+/// Decrypting.
+pub enum Decrypt {}
+
+impl KeyOperation for Sign {
+    type Algorithm = SigningAlgorithm;
+    const USAGE: KeyUsage = KeyUsage::Sign;
+    const PROTECTS: bool = true;
+}
+
+impl KeyOperation for Verify {
+    type Algorithm = SigningAlgorithm;
+    const USAGE: KeyUsage = KeyUsage::Verify;
+    const PROTECTS: bool = false;
+}
+
+impl KeyOperation for Encrypt {
+    type Algorithm = AeadAlgorithm;
+    const USAGE: KeyUsage = KeyUsage::Encrypt;
+    const PROTECTS: bool = true;
+}
+
+impl KeyOperation for Decrypt {
+    type Algorithm = AeadAlgorithm;
+    const USAGE: KeyUsage = KeyUsage::Decrypt;
+    const PROTECTS: bool = false;
+}
+
+/// A use that passed every check that needs no one else: what is left are the
+/// approval, where the key asks for one, and the daily limit.
+pub struct CheckedUse<O: KeyOperation> {
+    key: Arc<StoredKey>,
+    algorithm: O::Algorithm,
+}
+
+/// Checks a use of a key against its state, usage and policy.
+///
+/// # Errors
+/// In this order: [`KmsError::KeyRevoked`], [`KmsError::KeyInactive`],
+/// [`KmsError::PolicyViolation`] for the usage and for the module, and
+/// [`KmsError::InvalidRequest`] for an algorithm that the key does not offer.
+pub fn check_use<O: KeyOperation>(
+    key: Arc<StoredKey>,
+    caller: &Caller,
+    wanted: Option<O::Algorithm>,
+    now: Timestamp,
+) -> Result<CheckedUse<O>, KmsError> {
+    let record = &key.record;
+    if O::PROTECTS {
+        record.require_protecting(now)?;
+    } else {
+        record.require_reading()?;
+    }
+    if !record.key_usage.contains(O::USAGE) {
+        return Err(PolicyFault::Usage {
+            operation: O::USAGE.as_str(),
+        }
+        .into());
+    }
+    if !record
+        .access_policy
+        .allowed_modules
+        .contains(caller.module())
+    {
+        return Err(PolicyFault::Module.into());
+    }
+    let algorithm = choose_algorithm(record, wanted)?;
+    if key.handle.is_none() {
+        return Err(KmsError::internal("a live key has no handle"));
+    }
+    Ok(CheckedUse { key, algorithm })
+}
+
+/// The wanted algorithm if the key offers it, else the key's default.
+fn choose_algorithm<A: AlgorithmFamily>(
+    record: &KeyRecord,
+    wanted: Option<A>,
+) -> Result<A, KmsError> {
+    let offered = &record.algorithms;
+    match wanted {
+        Some(algorithm) if offered.contains(&algorithm.widen()) => Some(algorithm),
+        Some(_) => None,
+        None => offered.iter().copied().find_map(A::narrow),
+    }
+    .ok_or_else(|| algorithm_not_offered(offered))
+}
+
+impl<O: KeyOperation> CheckedUse<O> {
+    /// What an approval of this use must be for, where the key's policy asks for one.
+    pub fn approval_needed(&self) -> Option<ApprovalSubject> {
+        let record = &self.key.record;
+        record
+            .access_policy
+            .requires_approval
+            .then(|| use_subject(record))
+    }
+
+    /// The key.
+    pub fn record(&self) -> &KeyRecord {
+        &self.key.record
+    }
+
+    /// The permit, once the use is approved and counted.
+    ///
+    /// # Errors
+    /// [`ApprovalFault::Missing`] where the key's policy asks for an approval
+    /// and there is none; [`ApprovalFault::WrongSubject`] where it is for
+    /// something else.
+    pub fn permit(
+        self,
+        approval: Option<&Approval>,
+        reservation: UsageReservation,
+    ) -> Result<Permit<O>, KmsError> {
+        if let Some(subject) = self.approval_needed() {
+            require_approval(approval, &subject)?;
+        }
+        Ok(Permit {
+            key: self.key,
+            algorithm: self.algorithm,
+            reservation,
+        })
+    }
+}
+
+fn use_subject(record: &KeyRecord) -> ApprovalSubject {
+    ApprovalSubject {
+        operation: ApprovalOperation::KeyUse,
+        scope: record.scope.clone(),
+        target: ApprovalTarget::Key(record.key_id),
+    }
+}
+
+fn require_approval(
+    approval: Option<&Approval>,
+    subject: &ApprovalSubject,
+) -> Result<(), KmsError> {
+    approval
+        .ok_or_else(|| approval_refused(ApprovalFault::Missing))?
+        .covers(subject)
+}
+
+/// The right to use one key once, for one kind of operation.
+#[must_use = "a permit that is dropped gives its use back"]
+pub struct Permit<O: KeyOperation> {
+    key: Arc<StoredKey>,
+    algorithm: O::Algorithm,
+    reservation: UsageReservation,
+}
+
+impl<O: KeyOperation> Permit<O> {
+    /// The key that may be used.
+    pub fn record(&self) -> &KeyRecord {
+        &self.key.record
+    }
+
+    /// How its backend finds it; there is one, since the check asked for it.
+    pub fn handle(&self) -> Option<&KeyHandle> {
+        self.key.handle.as_ref()
+    }
+
+    /// With which algorithm.
+    pub fn algorithm(&self) -> O::Algorithm {
+        self.algorithm
+    }
+
+    /// The counted use, for the store to write down.
+    pub fn into_reservation(self) -> UsageReservation {
+        self.reservation
+    }
+}
+
+/// The right to make one new key.
+pub struct GeneratePermit {
+    scope: Scope,
+    key_type: KeyType,
+}
+
+impl GeneratePermit {
+    /// Where the key will live.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// What kind of key.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+}
+
+/// The right to erase one key's secret.
+pub struct ErasePermit {
+    key: Arc<StoredKey>,
+}
+
+impl ErasePermit {
+    /// The key whose secret is to go.
+    pub fn record(&self) -> &KeyRecord {
+        &self.key.record
+    }
+
+    /// How its backend finds it.
+    pub fn handle(&self) -> Option<&KeyHandle> {
+        self.key.handle.as_ref()
+    }
+}
+
+/// What an approval of a new key must be for.
+pub fn generation_subject(
+    scope: &Scope,
+    key_type: KeyType,
+    key_usage: KeyUsageSet,
+) -> ApprovalSubject {
+    ApprovalSubject {
+        operation: ApprovalOperation::KeyGenerate,
+        scope: scope.clone(),
+        target: ApprovalTarget::NewKey {
+            key_type,
+            key_usage,
+        },
+    }
+}
+
+/// What an approval of a step in a key's life must be for.
+pub fn lifecycle_subject(operation: ApprovalOperation, key: &KeyRecord) -> ApprovalSubject {
+    ApprovalSubject {
+        operation,
+        scope: key.scope.clone(),
+        target: ApprovalTarget::Key(key.key_id),
+    }
+}
+
+/// An operation's approval, or the configuration's word that it needs none.
+pub enum Consent {
+    /// A second person agreed.
+    Approved(Approval),
+    /// The configuration does not ask.
+    NotRequired,
+}
+
+impl Consent {
+    fn check(&self, subject: &ApprovalSubject) -> Result<(), KmsError> {
+        match self {
+            Self::Approved(approval) => approval.covers(subject),
+            Self::NotRequired => Ok(()),
+        }
+    }
+}
+
+/// Permits making a new key.
+///
+/// # Errors
+/// [`KmsError::InvalidRequest`] when the usage does not fit the type;
+/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+pub fn permit_generation(
+    scope: &Scope,
+    key_type: KeyType,
+    key_usage: KeyUsageSet,
+    consent: &Consent,
+) -> Result<GeneratePermit, KmsError> {
+    check_usage_fits(key_type, key_usage)?;
+    consent.check(&generation_subject(scope, key_type, key_usage))?;
+    Ok(GeneratePermit {
+        scope: scope.clone(),
+        key_type,
+    })
+}
+
+/// Whether a key of this type can serve all of these usages.
+///
+/// # Errors
+/// [`KmsError::InvalidRequest`], naming `key_usage`.
+pub fn check_usage_fits(key_type: KeyType, key_usage: KeyUsageSet) -> Result<(), KmsError> {
+    if key_usage.iter().all(|usage| usage.fits(key_type)) {
+        return Ok(());
+    }
+    let fitting: Vec<&str> = KeyUsage::ALL
+        .into_iter()
+        .filter(|usage| usage.fits(key_type))
+        .map(KeyUsage::as_str)
+        .collect();
+    Err(KmsError::field(
+        "key_usage",
+        format!("for {key_type} only {}", fitting.join(", ")),
+    ))
+}
+
+/// Permits making the successor of an active key.
+///
+/// # Errors
+/// [`KmsError::KeyInactive`] and [`KmsError::KeyRevoked`] by its state;
+/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+pub fn permit_rotation(key: &KeyRecord, consent: &Consent) -> Result<GeneratePermit, KmsError> {
+    key.require_active()?;
+    consent.check(&lifecycle_subject(ApprovalOperation::KeyRotate, key))?;
+    Ok(GeneratePermit {
+        scope: key.scope.clone(),
+        key_type: key.key_type,
+    })
+}
+
+/// Permits erasing the secret of a key that is not destroyed yet.
+///
+/// # Errors
+/// [`KmsError::KeyRevoked`] when it is; [`ApprovalFault::WrongSubject`] when
+/// the approval is for something else.
+pub fn permit_revocation(key: Arc<StoredKey>, consent: &Consent) -> Result<ErasePermit, KmsError> {
+    key.record.require_reading()?;
+    consent.check(&lifecycle_subject(
+        ApprovalOperation::KeyRevoke,
+        &key.record,
+    ))?;
+    Ok(ErasePermit { key })
+}
+
+/// Checks the consent to a change of the trust anchors, which has no key and so
+/// no permit.
+///
+/// # Errors
+/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+pub fn check_anchor_consent(subject: &ApprovalSubject, consent: &Consent) -> Result<(), KmsError> {
+    consent.check(subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::algorithm::Algorithm;
+    use crate::domain::caller::Reach;
+    use crate::domain::ids::KeyId;
+    use crate::domain::key::RevocationReason;
+    use crate::domain::key::tests::active_key;
+    use crate::domain::time::Period;
+    use crate::domain::usage::{UsageCount, UsageCounter};
+
+    fn caller(module: &str) -> Caller {
+        Caller::new(module.parse().expect("valid"), Reach::AnyScope)
+    }
+
+    fn stored(record: KeyRecord) -> Arc<StoredKey> {
+        Arc::new(StoredKey {
+            record,
+            handle: Some(KeyHandle::from_bytes(vec![1])),
+        })
+    }
+
+    fn reservation(now: Timestamp) -> UsageReservation {
+        UsageCounter::starting_from(UsageCount::default())
+            .reserve(now, 10, false)
+            .expect("ten are left")
+    }
+
+    #[test]
+    fn an_allowed_use_gets_a_permit_with_the_default_algorithm() {
+        let key = stored(active_key());
+        let now = key.record.created_at;
+        let permit = check_use::<Sign>(key, &caller("M21"), None, now)
+            .and_then(|checked| checked.permit(None, reservation(now)))
+            .expect("allowed");
+        assert_eq!(permit.algorithm(), SigningAlgorithm::Ed25519);
+    }
+
+    #[test]
+    fn each_rule_refuses_alone() {
+        let key = active_key();
+        let now = key.created_at;
+        let refused = |record: KeyRecord, module: &str, wanted: Option<SigningAlgorithm>| {
+            check_use::<Sign>(stored(record), &caller(module), wanted, now)
+                .err()
+                .expect("refused")
+        };
+
+        let verify_only = KeyRecord {
+            key_usage: KeyUsageSet::of([KeyUsage::Verify]).expect("not empty"),
+            ..key.clone()
+        };
+        assert!(matches!(
+            refused(verify_only, "M21", None),
+            KmsError::PolicyViolation(PolicyFault::Usage { operation: "sign" })
+        ));
+        assert!(matches!(
+            refused(key.clone(), "M99", None),
+            KmsError::PolicyViolation(PolicyFault::Module)
+        ));
+        assert!(matches!(
+            refused(key.clone(), "M21", Some(SigningAlgorithm::RsaPssSha256)),
+            KmsError::InvalidRequest(_)
+        ));
+        let destroyed = key
+            .revoked(RevocationReason::Compromised, now)
+            .expect("active");
+        assert!(matches!(
+            refused(destroyed, "M21", None),
+            KmsError::KeyRevoked
+        ));
+        let pending = key
+            .replaced_by(KeyId::generate(), now, Period::days(7))
+            .expect("active");
+        assert!(matches!(
+            refused(pending, "M21", None),
+            KmsError::KeyInactive { .. }
+        ));
+    }
+
+    #[test]
+    fn a_replaced_and_an_archived_key_still_verify() {
+        let key = active_key();
+        let now = key.created_at;
+        let pending = key
+            .replaced_by(KeyId::generate(), now, Period::days(7))
+            .expect("active");
+        let archived = pending.archived(now).expect("pending");
+        for record in [pending, archived] {
+            assert!(check_use::<Verify>(stored(record), &caller("M21"), None, now).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_algorithm_the_backend_lacks_is_not_offered() {
+        let record = KeyRecord {
+            key_type: KeyType::Aes256,
+            key_usage: KeyUsageSet::of([KeyUsage::Encrypt]).expect("not empty"),
+            algorithms: vec![Algorithm::Aead(AeadAlgorithm::Aes256Gcm)],
+            ..active_key()
+        };
+        let now = record.created_at;
+        let wanted = Some(AeadAlgorithm::ChaCha20Poly1305);
+        let refusal = check_use::<Encrypt>(stored(record), &caller("M21"), wanted, now).err();
+        assert!(matches!(refusal, Some(KmsError::InvalidRequest(_))));
+    }
+
+    #[test]
+    fn a_key_that_requires_approval_gives_no_permit_without_its_own() {
+        let mut record = active_key();
+        record.access_policy.requires_approval = true;
+        let key = stored(record);
+        let now = key.record.created_at;
+        let checked = || {
+            check_use::<Sign>(Arc::clone(&key), &caller("M21"), None, now).expect("allowed so far")
+        };
+        let refusal = checked().permit(None, reservation(now)).err();
+        assert!(matches!(
+            refusal,
+            Some(KmsError::Unauthorized(
+                crate::domain::error::AuthorizationFault::Approval(ApprovalFault::Missing)
+            ))
+        ));
+
+        let subject = checked().approval_needed().expect("needed");
+        let other = Approval::new(lifecycle_subject(ApprovalOperation::KeyRotate, &key.record));
+        assert!(checked().permit(Some(&other), reservation(now)).is_err());
+        let own = Approval::new(subject);
+        assert!(checked().permit(Some(&own), reservation(now)).is_ok());
+    }
+
+    #[test]
+    fn a_lifecycle_step_takes_no_approval_of_another_step() {
+        let key = active_key();
+        let rotate = Consent::Approved(Approval::new(lifecycle_subject(
+            ApprovalOperation::KeyRotate,
+            &key,
+        )));
+        assert!(permit_rotation(&key, &rotate).is_ok());
+        assert!(permit_revocation(stored(key.clone()), &rotate).is_err());
+        let usage = key.key_usage;
+        assert!(permit_generation(&key.scope, KeyType::Ed25519, usage, &rotate).is_err());
+    }
+
+    #[test]
+    fn a_usage_that_does_not_fit_the_type_is_refused_before_a_key_is_made() {
+        let scope = active_key().scope;
+        for (key_type, usage) in [
+            (KeyType::Rsa2048, KeyUsage::Encrypt),
+            (KeyType::Ed25519, KeyUsage::Decrypt),
+            (KeyType::Aes256, KeyUsage::Sign),
+        ] {
+            let usage = KeyUsageSet::of([usage]).expect("not empty");
+            let permit = permit_generation(&scope, key_type, usage, &Consent::NotRequired);
+            assert!(permit.is_err(), "{key_type} {usage:?}");
+        }
+    }
+}

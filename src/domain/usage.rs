@@ -1,0 +1,255 @@
+//! Counting the uses of a key, exactly.
+//!
+//! A use is reserved before the key is touched and counts from that moment, so
+//! that of N + k requests at once with N left, N get through. A reservation that
+//! comes to nothing gives its use back when it is dropped; one that is kept stays
+//! counted, and the store writes it down together with the receipt of the use.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::{KmsError, PolicyFault};
+use super::time::Timestamp;
+
+/// How many messages one key may encrypt under random 96-bit nonces
+/// (NIST SP 800-38D §8.3).
+pub const MAX_ENCRYPTIONS: u64 = 1 << 32;
+
+/// What is known of a key's use: today's, and all encryptions ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageCount {
+    /// The UTC day that `used` counts, in days since 1970-01-01.
+    pub day: i64,
+    /// Uses on that day.
+    pub used: u64,
+    /// Encryptions since the key was made.
+    pub encryptions: u64,
+}
+
+impl UsageCount {
+    /// The count after one more use. A use of an earlier day, written down late,
+    /// leaves today's count alone.
+    pub fn plus(self, mark: UsageMark) -> Self {
+        let encryptions = self.encryptions + u64::from(mark.encrypts);
+        match mark.day.cmp(&self.day) {
+            std::cmp::Ordering::Greater => Self {
+                day: mark.day,
+                used: 1,
+                encryptions,
+            },
+            std::cmp::Ordering::Equal => Self {
+                used: self.used + 1,
+                encryptions,
+                ..self
+            },
+            std::cmp::Ordering::Less => Self {
+                encryptions,
+                ..self
+            },
+        }
+    }
+}
+
+/// One use, as it will be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsageMark {
+    /// The UTC day of the use.
+    pub day: i64,
+    /// Whether it was an encryption.
+    pub encrypts: bool,
+}
+
+/// The live count of one key: what the store has, plus what is reserved.
+#[derive(Debug, Default)]
+pub struct UsageCounter(Mutex<UsageCount>);
+
+impl UsageCounter {
+    /// A counter that starts from what the store has.
+    pub fn starting_from(count: UsageCount) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(count)))
+    }
+
+    /// Reserves one use at `now`, if the limit of uses a UTC day allows it.
+    ///
+    /// # Errors
+    /// [`KmsError::DailyLimitReached`]; [`PolicyFault::EncryptionsExhausted`].
+    pub fn reserve(
+        self: &Arc<Self>,
+        now: Timestamp,
+        limit: u64,
+        encrypts: bool,
+    ) -> Result<UsageReservation, KmsError> {
+        let mut count = self.lock();
+        // A clock that steps back must not open a day that was closed already.
+        let day = now.utc_day().max(count.day);
+        let used = if day == count.day { count.used } else { 0 };
+        if used >= limit {
+            return Err(KmsError::DailyLimitReached {
+                limit,
+                retry_after: now.until_next_utc_day(),
+            });
+        }
+        if encrypts && count.encryptions >= MAX_ENCRYPTIONS {
+            return Err(PolicyFault::EncryptionsExhausted.into());
+        }
+        let mark = UsageMark { day, encrypts };
+        *count = count.plus(mark);
+        drop(count);
+        Ok(UsageReservation {
+            counter: Some(Arc::clone(self)),
+            mark,
+        })
+    }
+
+    /// The count now, reservations included.
+    pub fn count(&self) -> UsageCount {
+        *self.lock()
+    }
+
+    fn give_back(&self, mark: UsageMark) {
+        let mut count = self.lock();
+        if count.day == mark.day {
+            count.used = count.used.saturating_sub(1);
+        }
+        count.encryptions = count.encryptions.saturating_sub(u64::from(mark.encrypts));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, UsageCount> {
+        // Three numbers are always consistent, whoever panicked elsewhere.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One use that has been counted and may still come to nothing.
+#[must_use = "a reservation that is dropped gives its use back"]
+#[derive(Debug)]
+pub struct UsageReservation {
+    counter: Option<Arc<UsageCounter>>,
+    mark: UsageMark,
+}
+
+impl UsageReservation {
+    /// What the store has to write down.
+    pub fn mark(&self) -> UsageMark {
+        self.mark
+    }
+
+    /// The use is written down: it stays counted.
+    pub fn keep(mut self) {
+        self.counter = None;
+    }
+}
+
+impl Drop for UsageReservation {
+    fn drop(&mut self) {
+        if let Some(counter) = self.counter.take() {
+            counter.give_back(self.mark);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("valid")
+    }
+
+    #[test]
+    fn of_many_at_once_exactly_as_many_succeed_as_are_left() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let now = at("2026-01-01T12:00:00Z");
+        let succeeded: usize = std::thread::scope(|threads| {
+            let workers: Vec<_> = (0..8)
+                .map(|_| {
+                    threads.spawn(|| {
+                        (0..500)
+                            .filter_map(|_| counter.reserve(now, 1_000, false).ok())
+                            .map(UsageReservation::keep)
+                            .count()
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("no panic"))
+                .sum()
+        });
+        assert_eq!(succeeded, 1_000);
+    }
+
+    #[test]
+    fn a_dropped_reservation_gives_its_use_back() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let now = at("2026-01-01T12:00:00Z");
+        let first = counter.reserve(now, 1, true).expect("one is left");
+        assert!(counter.reserve(now, 1, true).is_err());
+        drop(first);
+        assert_eq!(counter.count().encryptions, 0);
+        counter.reserve(now, 1, true).expect("given back").keep();
+        assert!(counter.reserve(now, 1, true).is_err());
+    }
+
+    #[test]
+    fn a_new_utc_day_starts_from_nothing_and_yesterday_gives_nothing_back_to_it() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let yesterday = counter
+            .reserve(at("2026-01-01T23:59:59Z"), 1, false)
+            .expect("one is left");
+        let today = at("2026-01-02T00:00:00Z");
+        counter.reserve(today, 1, false).expect("a new day").keep();
+        drop(yesterday);
+        assert!(counter.reserve(today, 1, false).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_opens_no_new_day() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        counter
+            .reserve(at("2026-01-02T00:00:00Z"), 1, false)
+            .expect("one is left")
+            .keep();
+        assert!(
+            counter
+                .reserve(at("2026-01-01T00:00:00Z"), 1, false)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_key_stops_encrypting_at_two_to_the_thirty_two_and_still_decrypts() {
+        let counter = UsageCounter::starting_from(UsageCount {
+            day: 0,
+            used: 0,
+            encryptions: MAX_ENCRYPTIONS - 1,
+        });
+        let now = at("2026-01-01T12:00:00Z");
+        counter.reserve(now, 10, true).expect("the last one").keep();
+        assert!(matches!(
+            counter.reserve(now, 10, true),
+            Err(KmsError::PolicyViolation(PolicyFault::EncryptionsExhausted))
+        ));
+        assert!(counter.reserve(now, 10, false).is_ok());
+    }
+
+    #[test]
+    fn a_use_written_down_late_leaves_todays_count_alone() {
+        let today = UsageCount {
+            day: 5,
+            used: 3,
+            encryptions: 7,
+        };
+        let late = UsageMark {
+            day: 4,
+            encrypts: true,
+        };
+        assert_eq!(
+            today.plus(late),
+            UsageCount {
+                day: 5,
+                used: 3,
+                encryptions: 8
+            }
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! `DataPlane` (M29): the store of keys, counts, anchors and receipts.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::algorithm::KeyType;
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::receipt::SignedReceipt;
+use crate::domain::scope::Scope;
+use crate::domain::trust_anchor::TrustAnchor;
+use crate::domain::usage::{UsageCounter, UsageReservation};
+
+/// The store.
+///
+/// **Atomic:** a [`Transaction`] is kept whole or not at all, and its receipts
+/// get consecutive places in the ledger's one dense order (0, 1, 2, …) which
+/// nothing changes or removes afterwards. When [`commit`] answers, all of it is
+/// durable: it survives a power cut. Many transactions share one durable write.
+///
+/// **Scope is part of every look-up:** a key of another scope is looked for in
+/// the same way, and takes the same time, as one that does not exist.
+///
+/// **Conditions are compared when the transaction is kept**, not when it was
+/// made: a change names the version it was decided on, and a use names the
+/// version of the key that it was permitted for. So the ledger's order is the
+/// order in which things happened: no use stands behind the revocation of its key.
+///
+/// **An abandoned commit** (its future dropped) may or may not be kept.
+///
+/// [`commit`]: DataPlane::commit
+#[async_trait]
+pub trait DataPlane: Send + Sync + 'static {
+    /// The key that a reference names in a scope. An alias names the active key
+    /// that bears it.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn find_key(
+        &self,
+        scope: &Scope,
+        key: &KeyRef,
+    ) -> Result<Option<Arc<StoredKey>>, Unavailable>;
+
+    /// One page of a scope's keys, oldest first.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable>;
+
+    /// The live count of a key's uses; the same counter for everyone who asks
+    /// while anyone holds it, starting from what was kept.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable>;
+
+    /// Keeps a transaction, durably. On success every reservation in it is kept,
+    /// on failure given back.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] when a condition no longer holds, and
+    /// [`CommitError::Unavailable`]; nothing of the transaction is kept then.
+    async fn commit(&self, transaction: Transaction) -> Result<(), CommitError>;
+
+    /// A receipt of a scope by its id.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable>;
+
+    /// The newest receipt of the whole ledger.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable>;
+
+    /// Writes something, durably, and reads it back: the health check.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn probe_write(&self) -> Result<(), Unavailable>;
+
+    /// Reads the trust anchors' table: the health check. Answers their number.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn count_trust_anchors(&self) -> Result<u64, Unavailable>;
+
+    /// How many keys there are of each type and state, from memory.
+    fn key_counts(&self) -> KeyCounts;
+
+    /// How many receipts there are, from memory.
+    fn ledger_size(&self) -> u64;
+
+    /// Finishes what is under way and refuses what comes after: the last step
+    /// of an orderly shutdown.
+    async fn close(&self);
+}
+
+/// What belongs together.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// The use of a key that this is about, if it is about one.
+    pub key_use: Option<KeyUseMark>,
+    /// Changes of keys and anchors, in this order.
+    pub changes: Vec<Change>,
+    /// Receipts, in this order. Never empty: nothing happens without a receipt.
+    pub receipts: Vec<SignedReceipt>,
+}
+
+/// One counted use of a key at the version it was permitted for.
+#[derive(Debug)]
+pub struct KeyUseMark {
+    /// The key.
+    pub key_id: KeyId,
+    /// The version of its record when the permit was made.
+    pub version: u64,
+    /// The use, counted already; kept with the transaction.
+    pub reservation: UsageReservation,
+}
+
+/// One change.
+#[derive(Debug)]
+pub enum Change {
+    /// A new key. Conflicts when its id exists, and when another active key of
+    /// its scope bears its alias.
+    InsertKey(StoredKey),
+    /// A new version of a key's record. Conflicts unless the version kept is one
+    /// less. Where the new state is `destroyed` the handle is erased with it.
+    UpdateKey(KeyRecord),
+    /// A new trust anchor. Conflicts when its scope has one of that fingerprint.
+    InsertTrustAnchor(TrustAnchor),
+}
+
+/// Which condition of a transaction no longer held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The key has changed since it was looked up.
+    #[error("the key has changed meanwhile")]
+    KeyChanged,
+    /// Another active key of the scope bears the alias.
+    #[error("the alias belongs to another active key")]
+    AliasTaken,
+    /// The scope has this anchor.
+    #[error("the trust anchor is there already")]
+    DuplicateAnchor,
+}
+
+/// The store cannot be reached, is full or failed; the cause is for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("the store is unavailable")]
+pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Why a transaction was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A condition no longer held.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The store failed.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Which keys of a scope to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyQuery {
+    /// The scope.
+    pub scope: Scope,
+    /// Only those in this state.
+    pub key_state: Option<KeyState>,
+    /// Only those of this type.
+    pub key_type: Option<KeyType>,
+    /// Only those that bear, or bore, this alias.
+    pub key_alias: Option<KeyAlias>,
+    /// Only those after this key.
+    pub after: Option<KeyId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// One page of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPage {
+    /// The keys, by id.
+    pub keys: Vec<KeyRecord>,
+    /// Whether there are more after the last.
+    pub has_more: bool,
+}
+
+/// A receipt in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptReceipt {
+    /// Its place in the ledger, from 0.
+    pub leaf_index: u64,
+    /// The canonical JSON with the signature, byte for byte as it was kept.
+    pub leaf: Vec<u8>,
+}
+
+/// How many keys there are of each type and state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    counts: [[u64; KeyState::ALL.len()]; KeyType::ALL.len()],
+}
+
+impl KeyCounts {
+    /// The number of keys of this type in this state.
+    pub fn get(&self, key_type: KeyType, key_state: KeyState) -> u64 {
+        self.counts[key_type as usize][key_state as usize]
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, key_type: KeyType, key_state: KeyState, number: u64) {
+        self.counts[key_type as usize][key_state as usize] += number;
+    }
+
+    /// Counts one key that went from one state to another.
+    pub fn step(&mut self, key_type: KeyType, from: KeyState, to: KeyState) {
+        let counts = &mut self.counts[key_type as usize];
+        counts[from as usize] = counts[from as usize].saturating_sub(1);
+        counts[to as usize] += 1;
+    }
+}

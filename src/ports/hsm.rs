@@ -1,0 +1,166 @@
+//! `HsmBackend`: whatever holds secrets and works with them.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::domain::algorithm::{Algorithm, KeyType};
+use crate::domain::ids::KeyId;
+use crate::domain::key::{HsmBackendName, KeyHandle};
+use crate::domain::permit::{Decrypt, Encrypt, ErasePermit, GeneratePermit, Permit, Sign, Verify};
+use crate::domain::secret::SecretBytes;
+
+/// A backend that makes keys and uses them.
+///
+/// Key material never leaves it. Every call takes a permit, which names the key,
+/// the algorithm and, for a new key, the scope that the secret is bound to.
+///
+/// **Where the work runs** is the backend's decision: no call keeps an async
+/// worker busy for longer than about 100 µs; what takes longer goes to a bounded
+/// pool of its own. Dropping the future of a call abandons its answer and leaves
+/// the key as it was.
+///
+/// **What is atomic:** `generate` leaves a whole, proven key or nothing. A key
+/// that was generated and then not stored must be given to [`discard`], before
+/// the failure is answered. [`erase`] runs after the store has forgotten the
+/// handle, and doing it twice is no error.
+///
+/// **What must not be logged:** key material, data, plaintext, signatures made
+/// for callers, PINs; handles only by length.
+///
+/// [`discard`]: HsmBackend::discard
+/// [`erase`]: HsmBackend::erase
+#[async_trait]
+pub trait HsmBackend: Send + Sync + 'static {
+    /// Which backend this is, as a key's metadata names it.
+    fn name(&self) -> HsmBackendName;
+
+    /// What a key of this type can do here, the default first; empty when the
+    /// backend cannot make such keys at all.
+    fn algorithms(&self, key_type: KeyType) -> Vec<Algorithm>;
+
+    /// Makes a key with this id and proves it: a new pair has signed and
+    /// verified, a new secret has sealed and opened, before it is handed out
+    /// (FIPS 140-3 IG 10.3.A, pairwise consistency).
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`]; [`HsmError::Fault`] when the proof fails.
+    async fn generate(
+        &self,
+        permit: &GeneratePermit,
+        key_id: KeyId,
+    ) -> Result<GeneratedKey, HsmError>;
+
+    /// Undoes `generate` for a key that no store has taken.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`]; the key is then an orphan in the backend.
+    async fn discard(&self, generated: GeneratedKey) -> Result<(), HsmError>;
+
+    /// Signs `data`, which is the message and not its hash.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`]; [`HsmError::Fault`] when the stored secret
+    /// does not open, which is a damaged or foreign store.
+    async fn sign(&self, permit: &Permit<Sign>, data: Bytes) -> Result<Vec<u8>, HsmError>;
+
+    /// Whether `signature` is the key's signature of `data`. A malformed
+    /// signature is a wrong one.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`]; [`HsmError::Fault`] when the stored public key
+    /// does not parse.
+    async fn verify(
+        &self,
+        permit: &Permit<Verify>,
+        data: Bytes,
+        signature: Bytes,
+    ) -> Result<bool, HsmError>;
+
+    /// Encrypts under a fresh random nonce.
+    ///
+    /// # Errors
+    /// As for [`HsmBackend::sign`].
+    async fn encrypt(
+        &self,
+        permit: &Permit<Encrypt>,
+        plaintext: Bytes,
+        aad: Bytes,
+    ) -> Result<Encrypted, HsmError>;
+
+    /// Decrypts, or says that the ciphertext does not open.
+    ///
+    /// # Errors
+    /// [`HsmError::Undecryptable`] whatever of key, nonce, associated data or
+    /// ciphertext was wrong; else as for [`HsmBackend::sign`].
+    async fn decrypt(
+        &self,
+        permit: &Permit<Decrypt>,
+        nonce: Nonce,
+        ciphertext: Bytes,
+        aad: Bytes,
+    ) -> Result<SecretBytes, HsmError>;
+
+    /// Erases a key's secret: after this no copy of it is left in the backend,
+    /// its caches included.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`]; the secret may then still be there.
+    async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError>;
+
+    /// Does a whole round of work with a throw-away key, for the health check.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] or [`HsmError::Fault`].
+    async fn self_test(&self) -> Result<(), HsmError>;
+}
+
+/// A key that was made and that no store has taken yet.
+pub struct GeneratedKey {
+    /// How the backend will find it.
+    pub handle: KeyHandle,
+    /// SPKI PEM of the public half; `None` for a symmetric key.
+    pub public_key: Option<String>,
+}
+
+/// A nonce of 96 bits.
+pub type Nonce = [u8; 12];
+
+/// What an encryption gives out.
+pub struct Encrypted {
+    /// The nonce that was drawn for it.
+    pub nonce: Nonce,
+    /// The ciphertext with the tag of 16 bytes at its end.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Why a backend did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum HsmError {
+    /// The ciphertext does not open.
+    #[error("the ciphertext does not open")]
+    Undecryptable,
+    /// The backend cannot be reached, or did not answer in time.
+    #[error("the HSM backend is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The backend answered something that must not happen.
+    #[error("the HSM backend is at fault: {0}")]
+    Fault(HsmFault),
+}
+
+/// What must not happen inside a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HsmFault {
+    /// A stored secret does not open under the key-encryption key for this key,
+    /// scope and type.
+    #[error("the sealed secret does not open")]
+    SealBroken,
+    /// A stored key does not parse.
+    #[error("the stored key does not parse")]
+    MalformedKey,
+    /// A new key did not pass its own proof.
+    #[error("the new key failed its proof")]
+    ProofFailed,
+    /// The cryptographic library refused what it must accept.
+    #[error("the cryptographic library refused a valid operation")]
+    Refused,
+}

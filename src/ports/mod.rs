@@ -1,0 +1,10 @@
+//! The roles that the service needs filled, as traits with their errors.
+//!
+//! An adapter knows its port and the domain; the service knows ports only.
+
+pub mod clock;
+pub mod data_plane;
+pub mod hsm;
+pub mod iam;
+pub mod ledger;
+pub mod trust_plane;

@@ -6,3 +6,5 @@
 pub mod adapters;
 pub mod domain;
 pub mod ports;
+pub mod service;
+pub mod telemetry;

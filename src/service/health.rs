@@ -1,0 +1,268 @@
+//! Readiness: what the last probe of the dependencies found.
+//!
+//! A background task probes; requests only read. A probe that stops coming is
+//! itself a failure, since nobody knows any longer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::KmsService;
+
+/// How long one check may take before it counts as failed.
+const CHECK_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How old a report may be before it counts as none.
+const REPORT_EXPIRES_AFTER: Duration = Duration::from_secs(20);
+
+/// Whether the service is fit to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthStatus {
+    /// Everything works.
+    Healthy,
+    /// It serves, and something needs looking at.
+    Degraded,
+    /// It cannot serve.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How one check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckStatus {
+    /// Good.
+    Pass,
+    /// To be looked at.
+    Warn,
+    /// Bad.
+    Fail,
+}
+
+impl CheckStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One check and how it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was checked.
+    pub name: &'static str,
+    /// How it went.
+    pub status: CheckStatus,
+    /// In words, without inner messages.
+    pub detail: String,
+}
+
+/// All checks together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthReport {
+    /// The sum of them.
+    pub status: HealthStatus,
+    /// Each of them.
+    pub checks: Vec<Check>,
+}
+
+impl HealthReport {
+    fn of(checks: Vec<Check>) -> Self {
+        let has = |status| checks.iter().any(|check| check.status == status);
+        let status = if has(CheckStatus::Fail) {
+            HealthStatus::Unhealthy
+        } else if has(CheckStatus::Warn) {
+            HealthStatus::Degraded
+        } else {
+            HealthStatus::Healthy
+        };
+        Self { status, checks }
+    }
+
+    fn failing(name: &'static str, detail: &str) -> Self {
+        Self::of(vec![Check {
+            name,
+            status: CheckStatus::Fail,
+            detail: detail.to_owned(),
+        }])
+    }
+}
+
+/// Where the last report hangs.
+#[derive(Default)]
+pub(super) struct HealthBoard {
+    last: Mutex<Option<(Instant, Arc<HealthReport>)>>,
+    draining: AtomicBool,
+}
+
+impl HealthBoard {
+    fn publish(&self, report: HealthReport) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((Instant::now(), Arc::new(report)));
+    }
+
+    fn read(&self, now: Instant) -> Arc<HealthReport> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Arc::new(HealthReport::failing(
+                "shutdown",
+                "the service is shutting down",
+            ));
+        }
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            None => Arc::new(HealthReport::failing("probe", "no probe has finished yet")),
+            Some((taken, _)) if now.duration_since(*taken) > REPORT_EXPIRES_AFTER => Arc::new(
+                HealthReport::failing("probe", "the last probe is too long ago"),
+            ),
+            Some((_, report)) => Arc::clone(report),
+        }
+    }
+}
+
+impl KmsService {
+    /// What the last probe found. Touches no dependency.
+    pub fn health(&self) -> Arc<HealthReport> {
+        self.health.read(Instant::now())
+    }
+
+    /// From now on the service calls itself unhealthy, so that no new requests
+    /// are sent its way while it finishes the ones it has.
+    pub fn begin_shutdown(&self) {
+        self.health.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Tries every dependency for real and publishes what it finds: a round of
+    /// cryptography in the HSM, a durable write to the store, a signature of the
+    /// ledger's key and a look at its newest receipt, a read of the trust anchors.
+    pub async fn probe_health(&self) -> Arc<HealthReport> {
+        let data_plane = &self.ports.data_plane;
+        let (hsm, store, newest, anchors) = tokio::join!(
+            deadline(self.ports.hsm.self_test()),
+            deadline(data_plane.probe_write()),
+            deadline(data_plane.newest_receipt()),
+            deadline(data_plane.count_trust_anchors()),
+        );
+        self.metrics.set_hsm_available(hsm.is_ok());
+        let ledger = newest.and_then(|newest| match newest {
+            Some(receipt) if !self.ports.ledger.is_genuine(&receipt.leaf) => {
+                Err(ProbeFailure::Wrong("the newest receipt does not verify"))
+            }
+            _ => Ok(()),
+        });
+        let report = HealthReport::of(vec![
+            check("hsm", hsm, |()| "a test key signs and encrypts".to_owned()),
+            check("store", store, |()| "a write is durable".to_owned()),
+            check("ledger", ledger, |()| {
+                "the newest receipt verifies".to_owned()
+            }),
+            check("trust_store", anchors, |number| {
+                format!("{number} trust anchors")
+            }),
+        ]);
+        self.health.publish(report);
+        self.health()
+    }
+}
+
+/// Why a probe failed.
+enum ProbeFailure {
+    Late,
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    Wrong(&'static str),
+}
+
+async fn deadline<T, E: std::error::Error + Send + Sync + 'static>(
+    probe: impl Future<Output = Result<T, E>>,
+) -> Result<T, ProbeFailure> {
+    match tokio::time::timeout(CHECK_DEADLINE, probe).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(ProbeFailure::Failed(Box::new(error))),
+        Err(_) => Err(ProbeFailure::Late),
+    }
+}
+
+fn check<T>(
+    name: &'static str,
+    found: Result<T, ProbeFailure>,
+    describe: impl FnOnce(T) -> String,
+) -> Check {
+    let (status, detail) = match found {
+        Ok(found) => (CheckStatus::Pass, describe(found)),
+        Err(ProbeFailure::Late) => (CheckStatus::Fail, "did not answer in time".to_owned()),
+        Err(ProbeFailure::Wrong(what)) => (CheckStatus::Fail, what.to_owned()),
+        Err(ProbeFailure::Failed(error)) => {
+            tracing::warn!(
+                check = name,
+                error = &*error as &dyn std::error::Error,
+                "health check failed"
+            );
+            (CheckStatus::Fail, "unavailable, see the log".to_owned())
+        }
+    };
+    Check {
+        name,
+        status,
+        detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passing() -> HealthReport {
+        HealthReport::of(vec![Check {
+            name: "store",
+            status: CheckStatus::Pass,
+            detail: String::new(),
+        }])
+    }
+
+    #[test]
+    fn nothing_is_healthy_before_the_first_probe_nor_long_after_the_last() {
+        let board = HealthBoard::default();
+        let now = Instant::now();
+        assert_eq!(board.read(now).status, HealthStatus::Unhealthy);
+        board.publish(passing());
+        assert_eq!(board.read(now).status, HealthStatus::Healthy);
+        let later = now + REPORT_EXPIRES_AFTER + Duration::from_secs(2);
+        assert_eq!(board.read(later).status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn a_service_that_shuts_down_is_unhealthy_at_once() {
+        let board = HealthBoard::default();
+        board.publish(passing());
+        board.draining.store(true, Ordering::Relaxed);
+        assert_eq!(board.read(Instant::now()).status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn one_failure_makes_it_unhealthy_and_one_warning_degraded() {
+        let check = |status| Check {
+            name: "store",
+            status,
+            detail: String::new(),
+        };
+        let report = |statuses: &[CheckStatus]| {
+            HealthReport::of(statuses.iter().copied().map(check).collect()).status
+        };
+        use CheckStatus::{Fail, Pass, Warn};
+        assert_eq!(report(&[Pass, Pass]), HealthStatus::Healthy);
+        assert_eq!(report(&[Pass, Warn]), HealthStatus::Degraded);
+        assert_eq!(report(&[Warn, Fail]), HealthStatus::Unhealthy);
+    }
+}

@@ -1,0 +1,117 @@
+//! The use cases. Each is one function of [`KmsService`], and each use of a key
+//! goes through the one pipeline in `pipeline`.
+//!
+//! This room knows ports and not adapters: it cannot tell an embedded store from
+//! a remote one, nor a development identity from a certificate's.
+
+mod approvals;
+mod encryption;
+mod health;
+mod keys;
+mod lifecycle;
+mod pipeline;
+mod receipts;
+mod signing;
+mod trust_anchors;
+
+use std::sync::Arc;
+
+use crate::domain::approval::ApprovalToken;
+use crate::domain::caller::{Caller, Credentials};
+use crate::domain::error::KmsError;
+use crate::domain::ids::RequestId;
+use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
+use crate::ports::clock::Clock;
+use crate::ports::data_plane::{DataPlane, KeyCounts};
+use crate::ports::hsm::HsmBackend;
+use crate::ports::iam::IamClient;
+use crate::ports::ledger::EvidenceLedger;
+use crate::ports::trust_plane::TrustPlane;
+use crate::telemetry::metrics::Metrics;
+
+pub use encryption::{DecryptRequest, Decrypted, EncryptRequest, EncryptedMessage};
+pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
+pub use keys::{KeyListing, ListKeysRequest};
+pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
+pub use receipts::FoundReceipt;
+pub use signing::{SignRequest, Signed, Verified, VerifyRequest};
+pub use trust_anchors::{AddTrustAnchorRequest, TrustAnchorAdded};
+
+/// Everything the service stands on.
+pub struct Ports {
+    /// Holds the keys.
+    pub hsm: Arc<dyn HsmBackend>,
+    /// Holds everything else.
+    pub data_plane: Arc<dyn DataPlane>,
+    /// Signs receipts.
+    pub ledger: Arc<dyn EvidenceLedger>,
+    /// Knows who calls and who agreed.
+    pub iam: Arc<dyn IamClient>,
+    /// Knows what makes an anchor.
+    pub trust_plane: Arc<dyn TrustPlane>,
+    /// Knows the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The rules that the configuration sets.
+#[derive(Clone, Debug)]
+pub struct ServicePolicy {
+    /// What a new key gets where its maker says nothing.
+    pub key_defaults: KeyDefaults,
+    /// Which operations need a second person.
+    pub approvals: ApprovalPolicy,
+}
+
+/// The key management service.
+pub struct KmsService {
+    ports: Ports,
+    policy: ServicePolicy,
+    health: health::HealthBoard,
+    metrics: Arc<Metrics>,
+}
+
+/// What a use case knows of the request it serves.
+pub struct RequestContext {
+    /// The request's id, for the receipt.
+    pub request_id: RequestId,
+    /// Who calls.
+    pub caller: Caller,
+    /// The approval that came along, not yet looked at.
+    pub approval: Option<ApprovalToken>,
+}
+
+impl KmsService {
+    /// A service on these ports with these rules. It reports unhealthy until the
+    /// first [`KmsService::probe_health`].
+    pub fn new(ports: Ports, policy: ServicePolicy, metrics: Arc<Metrics>) -> Self {
+        Self {
+            ports,
+            policy,
+            health: health::HealthBoard::default(),
+            metrics,
+        }
+    }
+
+    /// Establishes who calls.
+    ///
+    /// # Errors
+    /// [`KmsError::Unauthenticated`] when nobody can be told.
+    pub async fn authenticate(&self, credentials: Credentials) -> Result<Caller, KmsError> {
+        self.ports.iam.authenticate(credentials).await
+    }
+
+    /// The rules in force.
+    pub fn policy(&self) -> &ServicePolicy {
+        &self.policy
+    }
+
+    /// How many keys there are of each type and state.
+    pub fn key_counts(&self) -> KeyCounts {
+        self.ports.data_plane.key_counts()
+    }
+
+    /// How many receipts the ledger holds.
+    pub fn ledger_size(&self) -> u64 {
+        self.ports.data_plane.ledger_size()
+    }
+}

@@ -1,0 +1,337 @@
+//! The one road to a key: find it in its scope, authorize, do the work in the
+//! HSM, make the receipt durable, answer. A refusal takes the same road to its
+//! receipt as a success.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{KmsService, RequestContext};
+use crate::domain::algorithm::{Algorithm, AlgorithmFamily, KeyType};
+use crate::domain::error::{Dependency, KmsError, RequestFault};
+use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
+use crate::domain::key::{KeyRecord, StoredKey};
+use crate::domain::permit::{KeyOperation, Permit, check_use};
+use crate::domain::receipt::{
+    KmsContext, Receipt, ReceiptAlgorithm, ReceiptOperation, SignedReceipt,
+};
+use crate::domain::scope::Scope;
+use crate::domain::usage::UsageReservation;
+use crate::ports::data_plane::{CommitError, Conflict, KeyUseMark, Transaction, Unavailable};
+use crate::ports::hsm::{HsmBackend, HsmError};
+
+/// How often a use starts over because its key changed between the look-up and
+/// the commit. A key's state only moves forward, so it cannot happen more often
+/// than there are states left.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Which key is to be used, by whom, how.
+pub(super) struct UseRequest<'a, O: KeyOperation> {
+    pub(super) context: &'a RequestContext,
+    pub(super) scope: &'a Scope,
+    pub(super) key: &'a KeyRef,
+    pub(super) algorithm: Option<O::Algorithm>,
+}
+
+/// The few lines in which one operation differs from another.
+pub(super) trait Work<O: KeyOperation>: Sync {
+    /// What it gives out.
+    type Output: Send;
+    /// What its receipt says.
+    const RECEIPT: ReceiptOperation;
+
+    /// Does the work.
+    fn run(
+        &self,
+        hsm: &dyn HsmBackend,
+        permit: &Permit<O>,
+    ) -> impl Future<Output = Result<Self::Output, HsmError>> + Send;
+
+    /// Whether the receipt calls this a success.
+    fn succeeded(_output: &Self::Output) -> bool {
+        true
+    }
+}
+
+/// A use that is done, and whose receipt is durable.
+pub(super) struct Used<T> {
+    pub(super) output: T,
+    pub(super) key_id: KeyId,
+    pub(super) algorithm: Algorithm,
+    pub(super) receipt_id: ReceiptId,
+}
+
+/// One walk down the road, up to the receipt.
+struct Attempt<T> {
+    outcome: Result<T, KmsError>,
+    key: Option<Arc<StoredKey>>,
+    algorithm: Option<Algorithm>,
+    /// The counted use; `None` where the key was never reached.
+    counted: Option<UsageReservation>,
+}
+
+impl KmsService {
+    /// Uses a key. Nothing leaves before the receipt is durable.
+    ///
+    /// # Errors
+    /// Every refusal of [`check_use`]; [`KmsError::KeyNotFound`]; approvals and
+    /// daily limits; and [`KmsError::DependencyUnavailable`].
+    pub(super) async fn use_key<O: KeyOperation, W: Work<O>>(
+        &self,
+        request: UseRequest<'_, O>,
+        work: &W,
+    ) -> Result<Used<W::Output>, KmsError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let attempt = self.attempt(&request, work).await;
+            let receipt = self.sign_receipt(
+                request.context,
+                request.scope,
+                W::RECEIPT,
+                Self::use_context::<O, W>(&request, &attempt),
+            )?;
+            let receipt_id = receipt.receipt_id;
+            let key_use = attempt
+                .counted
+                .zip(attempt.key.as_ref())
+                .map(|(reservation, key)| KeyUseMark {
+                    key_id: key.record.key_id,
+                    version: key.record.version,
+                    reservation,
+                });
+            let transaction = Transaction {
+                key_use,
+                changes: Vec::new(),
+                receipts: vec![receipt],
+            };
+            match self.ports.data_plane.commit(transaction).await {
+                Ok(()) => {}
+                // The key was rotated or revoked while it was being used: the
+                // result is dropped, and the key's new state decides.
+                Err(CommitError::Conflict(Conflict::KeyChanged)) => continue,
+                Err(CommitError::Conflict(other)) => return Err(KmsError::internal(other)),
+                Err(CommitError::Unavailable(away)) => {
+                    return Err(KmsError::unavailable(Dependency::Ledger, away));
+                }
+            }
+            let output = attempt.outcome?;
+            let (Some(key), Some(algorithm)) = (attempt.key, attempt.algorithm) else {
+                return Err(KmsError::internal("a use succeeded without a key"));
+            };
+            self.metrics.count_key_usage(O::USAGE, key.record.key_type);
+            return Ok(Used {
+                output,
+                key_id: key.record.key_id,
+                algorithm,
+                receipt_id,
+            });
+        }
+        Err(KmsError::unavailable(
+            Dependency::Store,
+            "the key kept changing while it was being used",
+        ))
+    }
+
+    async fn attempt<O: KeyOperation, W: Work<O>>(
+        &self,
+        request: &UseRequest<'_, O>,
+        work: &W,
+    ) -> Attempt<W::Output> {
+        let mut attempt = Attempt {
+            outcome: Err(KmsError::KeyNotFound),
+            key: None,
+            algorithm: request.algorithm.map(AlgorithmFamily::widen),
+            counted: None,
+        };
+        let key = match self
+            .find_key(request.context, request.scope, request.key)
+            .await
+        {
+            Ok(key) => key,
+            Err(refusal) => {
+                attempt.outcome = Err(refusal);
+                return attempt;
+            }
+        };
+        attempt.key = Some(Arc::clone(&key));
+        let permit = match self.authorize_use(request, key).await {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                attempt.outcome = Err(refusal);
+                return attempt;
+            }
+        };
+        attempt.algorithm = Some(permit.algorithm().widen());
+
+        let started = Instant::now();
+        let done = work.run(self.ports.hsm.as_ref(), &permit).await;
+        self.metrics
+            .observe_hsm(O::USAGE.as_str(), started.elapsed());
+        match done {
+            Ok(output) => {
+                attempt.counted = Some(permit.into_reservation());
+                attempt.outcome = Ok(output);
+            }
+            Err(HsmError::Undecryptable) => {
+                // Counted: guessing at ciphertexts is a use of the key.
+                attempt.counted = Some(permit.into_reservation());
+                attempt.outcome = Err(RequestFault::Undecryptable.into());
+            }
+            Err(failure) => attempt.outcome = Err(hsm_failure(failure)),
+        }
+        attempt
+    }
+
+    /// The checks, in the order of the product contract: state, usage, module
+    /// and algorithm in the domain, then the approval, then the daily limit.
+    async fn authorize_use<O: KeyOperation>(
+        &self,
+        request: &UseRequest<'_, O>,
+        key: Arc<StoredKey>,
+    ) -> Result<Permit<O>, KmsError> {
+        let now = self.ports.clock.now();
+        let caller = &request.context.caller;
+        let checked = check_use::<O>(key, caller, request.algorithm, now)?;
+        let approval = match checked.approval_needed() {
+            Some(subject) => Some(self.verify_approval(request.context, &subject).await?),
+            None => None,
+        };
+        let record = checked.record();
+        let reservation = self
+            .ports
+            .data_plane
+            .usage_counter(record.key_id)
+            .await
+            .map_err(store_away)?
+            .reserve(
+                now,
+                record.access_policy.max_usage_per_day,
+                O::USAGE == crate::domain::key::KeyUsage::Encrypt,
+            )?;
+        checked.permit(approval.as_ref(), reservation)
+    }
+
+    /// The key that a reference names, for a caller that may speak for the scope.
+    ///
+    /// # Errors
+    /// [`KmsError::Unauthorized`], [`KmsError::KeyNotFound`],
+    /// [`KmsError::DependencyUnavailable`].
+    pub(super) async fn find_key(
+        &self,
+        context: &RequestContext,
+        scope: &Scope,
+        key: &KeyRef,
+    ) -> Result<Arc<StoredKey>, KmsError> {
+        context.caller.authorize(scope)?;
+        self.ports
+            .data_plane
+            .find_key(scope, key)
+            .await
+            .map_err(store_away)?
+            .ok_or(KmsError::KeyNotFound)
+    }
+
+    fn use_context<O: KeyOperation, W: Work<O>>(
+        request: &UseRequest<'_, O>,
+        attempt: &Attempt<W::Output>,
+    ) -> KmsContext {
+        let record = attempt.key.as_ref().map(|key| &key.record);
+        KmsContext {
+            key_id: Some(record.map_or_else(
+                || request.key.to_string(),
+                |record| record.key_id.to_string(),
+            )),
+            algorithm: attempt.algorithm.map(ReceiptAlgorithm::Algorithm),
+            key_size_bits: record.map(|record| record.key_type.size_bits()),
+            success: attempt.outcome.as_ref().is_ok_and(W::succeeded),
+            error_code: attempt.outcome.as_ref().err().map(KmsError::code),
+        }
+    }
+
+    /// Signs a receipt of what has just happened.
+    ///
+    /// # Errors
+    /// [`KmsError::DependencyUnavailable`] when the ledger's key cannot be used.
+    pub(super) fn sign_receipt(
+        &self,
+        context: &RequestContext,
+        scope: &Scope,
+        operation: ReceiptOperation,
+        kms_context: KmsContext,
+    ) -> Result<SignedReceipt, KmsError> {
+        self.ports
+            .ledger
+            .sign(Receipt {
+                receipt_id: ReceiptId::generate(),
+                ts: self.ports.clock.now(),
+                scope: scope.clone(),
+                operation,
+                context: kms_context,
+                requesting_module: context.caller.module().clone(),
+                request_id: context.request_id,
+            })
+            .map_err(|error| KmsError::unavailable(Dependency::Ledger, error))
+    }
+
+    /// Leaves the receipt of a refusal, and gives the refusal back.
+    pub(super) async fn refuse(
+        &self,
+        context: &RequestContext,
+        scope: &Scope,
+        operation: ReceiptOperation,
+        about: RefusedSubject<'_>,
+        refusal: KmsError,
+    ) -> KmsError {
+        let kms_context = KmsContext {
+            key_id: about.id,
+            algorithm: about
+                .record
+                .map(|record| record.key_type)
+                .or(about.key_type)
+                .map(ReceiptAlgorithm::KeyType),
+            key_size_bits: about
+                .record
+                .map(|record| record.key_type)
+                .or(about.key_type)
+                .map(KeyType::size_bits),
+            success: false,
+            error_code: Some(refusal.code()),
+        };
+        let receipt = match self.sign_receipt(context, scope, operation, kms_context) {
+            Ok(receipt) => receipt,
+            Err(away) => return away,
+        };
+        let transaction = Transaction {
+            receipts: vec![receipt],
+            ..Transaction::default()
+        };
+        match self.ports.data_plane.commit(transaction).await {
+            Ok(()) => refusal,
+            Err(CommitError::Unavailable(away)) => KmsError::unavailable(Dependency::Ledger, away),
+            Err(CommitError::Conflict(conflict)) => KmsError::internal(conflict),
+        }
+    }
+}
+
+/// What a refused step in a key's life was about, as far as it is known.
+#[derive(Default)]
+pub(super) struct RefusedSubject<'a> {
+    /// The id or reference in the request.
+    pub(super) id: Option<String>,
+    /// The key, where it was found.
+    pub(super) record: Option<&'a KeyRecord>,
+    /// The type of a key that was to be made.
+    pub(super) key_type: Option<KeyType>,
+}
+
+/// A store that cannot be reached, as the caller learns it.
+pub(super) fn store_away(away: Unavailable) -> KmsError {
+    KmsError::unavailable(Dependency::Store, away)
+}
+
+/// A backend's failure, as the caller learns it.
+pub(super) fn hsm_failure(failure: HsmError) -> KmsError {
+    match failure {
+        HsmError::Undecryptable => RequestFault::Undecryptable.into(),
+        HsmError::Unavailable(_) => KmsError::unavailable(Dependency::Hsm, failure),
+        HsmError::Fault(_) => KmsError::internal(failure),
+    }
+}

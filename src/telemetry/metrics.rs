@@ -1,0 +1,299 @@
+//! The metrics, by name. No label is a key, tenant or caller: the number of
+//! series is bounded by this file.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::domain::algorithm::KeyType;
+use crate::domain::error::ErrorCode;
+use crate::domain::key::{KeyState, KeyUsage};
+
+/// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
+const LATENCY_BUCKETS_MS: [f64; 18] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 50.0, 60.0, 100.0, 250.0, 500.0, 1_000.0,
+    2_500.0, 5_000.0, 10_000.0,
+];
+
+/// What a request asks for, as the `operation` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOperation {
+    /// `POST /kms/v1/keys`
+    GenerateKey,
+    /// `GET /kms/v1/keys`
+    ListKeys,
+    /// `GET /kms/v1/keys/{key_id}`
+    GetKey,
+    /// `POST /kms/v1/keys/{key_id}/rotate`
+    RotateKey,
+    /// `POST /kms/v1/keys/{key_id}/revoke`
+    RevokeKey,
+    /// `POST /kms/v1/sign`
+    Sign,
+    /// `POST /kms/v1/verify`
+    Verify,
+    /// `POST /kms/v1/encrypt`
+    Encrypt,
+    /// `POST /kms/v1/decrypt`
+    Decrypt,
+    /// `POST /kms/v1/trust-anchors`
+    AddTrustAnchor,
+    /// `GET /kms/v1/receipts/{receipt_id}`
+    GetReceipt,
+    /// `GET /kms/v1/config`
+    Config,
+    /// `GET /health` and `GET /kms/v1/health`
+    Health,
+    /// `GET /kms/v1/metrics`
+    Metrics,
+    /// Everything that is not there.
+    Unknown,
+}
+
+impl RequestOperation {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GenerateKey => "generate_key",
+            Self::ListKeys => "list_keys",
+            Self::GetKey => "get_key",
+            Self::RotateKey => "rotate_key",
+            Self::RevokeKey => "revoke_key",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::AddTrustAnchor => "add_trust_anchor",
+            Self::GetReceipt => "get_receipt",
+            Self::Config => "config",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Every metric of the service.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_errors: IntCounterVec,
+    operation_latency: HistogramVec,
+    keys: IntGaugeVec,
+    key_usage: IntCounterVec,
+    hsm_available: IntGauge,
+    hsm_latency: HistogramVec,
+    ledger_size: IntGauge,
+    ledger_commit_latency: Histogram,
+    rate_limited: IntCounter,
+}
+
+impl Metrics {
+    /// The metrics of a service of this version, all at zero.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] when two metrics have one name, which a test rules out.
+    pub fn new(version: &str) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let latency = |name: &str, help: &str| {
+            HistogramOpts::new(name, help).buckets(LATENCY_BUCKETS_MS.to_vec())
+        };
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new(
+                    "kms_requests_total",
+                    "Requests by operation and HTTP status.",
+                ),
+                &["operation", "status"],
+            )?,
+            request_errors: IntCounterVec::new(
+                Opts::new(
+                    "kms_request_errors_total",
+                    "Requests that failed, by error code.",
+                ),
+                &["code"],
+            )?,
+            operation_latency: HistogramVec::new(
+                latency(
+                    "kms_operation_latency_ms",
+                    "Time from a request's head to its answer, in milliseconds.",
+                ),
+                &["operation"],
+            )?,
+            keys: IntGaugeVec::new(
+                Opts::new("kms_keys_total", "Keys by type and state."),
+                &["key_type", "key_state"],
+            )?,
+            key_usage: IntCounterVec::new(
+                Opts::new("kms_key_usage_total", "Uses of keys that were done."),
+                &["operation", "key_type"],
+            )?,
+            hsm_available: IntGauge::new(
+                "kms_hsm_available",
+                "Whether the HSM passed its last self-test.",
+            )?,
+            hsm_latency: HistogramVec::new(
+                latency(
+                    "kms_hsm_operation_latency_ms",
+                    "Time spent in the HSM backend, in milliseconds.",
+                ),
+                &["operation"],
+            )?,
+            ledger_size: IntGauge::new("kms_ledger_size", "Receipts in the ledger.")?,
+            ledger_commit_latency: Histogram::with_opts(latency(
+                "kms_ledger_commit_latency_ms",
+                "Time of one durable write of the ledger, in milliseconds.",
+            ))?,
+            rate_limited: IntCounter::new(
+                "kms_rate_limited_total",
+                "Requests refused for a rate or a daily limit.",
+            )?,
+            registry,
+        };
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.request_errors.clone()))?;
+        registry.register(Box::new(metrics.operation_latency.clone()))?;
+        registry.register(Box::new(metrics.keys.clone()))?;
+        registry.register(Box::new(metrics.key_usage.clone()))?;
+        registry.register(Box::new(metrics.hsm_available.clone()))?;
+        registry.register(Box::new(metrics.hsm_latency.clone()))?;
+        registry.register(Box::new(metrics.ledger_size.clone()))?;
+        registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
+        registry.register(Box::new(metrics.rate_limited.clone()))?;
+        let build = IntGaugeVec::new(
+            Opts::new("kms_build_info", "The running build; always 1."),
+            &["version"],
+        )?;
+        build.with_label_values(&[version]).set(1);
+        registry.register(Box::new(build))?;
+        for code in ErrorCode::ALL {
+            // An error that has not happened yet is a zero and not a gap, so that
+            // the first one shows in a rate.
+            metrics.request_errors.with_label_values(&[code.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a finished request.
+    pub fn observe_request(&self, operation: RequestOperation, status: u16, took: Duration) {
+        let mut digits = [0u8; 3];
+        let status = status_text(status, &mut digits);
+        self.requests
+            .with_label_values(&[operation.as_str(), status])
+            .inc();
+        self.operation_latency
+            .with_label_values(&[operation.as_str()])
+            .observe(milliseconds(took));
+    }
+
+    /// Counts a request that failed.
+    pub fn count_error(&self, code: ErrorCode) {
+        self.request_errors
+            .with_label_values(&[code.as_str()])
+            .inc();
+        if code == ErrorCode::RateLimited {
+            self.rate_limited.inc();
+        }
+    }
+
+    /// Counts a use of a key that was done.
+    pub fn count_key_usage(&self, usage: KeyUsage, key_type: KeyType) {
+        self.key_usage
+            .with_label_values(&[usage.as_str(), key_type.as_str()])
+            .inc();
+    }
+
+    /// The time one call of the HSM backend took.
+    pub fn observe_hsm(&self, operation: &'static str, took: Duration) {
+        self.hsm_latency
+            .with_label_values(&[operation])
+            .observe(milliseconds(took));
+    }
+
+    /// Whether the HSM passed its last self-test.
+    pub fn set_hsm_available(&self, available: bool) {
+        self.hsm_available.set(i64::from(available));
+    }
+
+    /// The time one durable write of the ledger took.
+    pub fn observe_ledger_commit(&self, took: Duration) {
+        self.ledger_commit_latency.observe(milliseconds(took));
+    }
+
+    /// The number of receipts.
+    pub fn set_ledger_size(&self, receipts: u64) {
+        self.ledger_size
+            .set(i64::try_from(receipts).unwrap_or(i64::MAX));
+    }
+
+    /// The number of keys of one type in one state.
+    pub fn set_keys(&self, key_type: KeyType, key_state: KeyState, number: u64) {
+        self.keys
+            .with_label_values(&[key_type.as_str(), key_state.as_str()])
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Everything, in the Prometheus text format.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] when a metric does not encode.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// The content type of [`Metrics::render`].
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+}
+
+fn milliseconds(took: Duration) -> f64 {
+    took.as_secs_f64() * 1_000.0
+}
+
+/// An HTTP status in three digits, without an allocation.
+fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (place, digit) in [100, 10, 1].into_iter().zip(digits.iter_mut()) {
+        *digit = b'0' + u8::try_from(status / place % 10).unwrap_or(0);
+    }
+    std::str::from_utf8(digits).unwrap_or("000")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_contract_is_there_under_its_name() {
+        let metrics = Metrics::new("1.2.3").expect("names are unique");
+        metrics.observe_request(RequestOperation::Sign, 200, Duration::from_millis(3));
+        metrics.count_error(ErrorCode::RateLimited);
+        metrics.count_key_usage(KeyUsage::Sign, KeyType::Ed25519);
+        metrics.observe_hsm("sign", Duration::from_micros(7));
+        metrics.set_hsm_available(true);
+        metrics.observe_ledger_commit(Duration::from_micros(300));
+        metrics.set_ledger_size(5);
+        metrics.set_keys(KeyType::Aes256, KeyState::Active, 2);
+        let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
+        for line in [
+            r#"kms_requests_total{operation="sign",status="200"} 1"#,
+            r#"kms_request_errors_total{code="RATE_LIMITED"} 1"#,
+            r#"kms_request_errors_total{code="INTERNAL_ERROR"} 0"#,
+            r#"kms_operation_latency_ms_bucket{operation="sign",le="5"} 1"#,
+            r#"kms_keys_total{key_state="active",key_type="AES-256"} 2"#,
+            r#"kms_key_usage_total{key_type="Ed25519",operation="sign"} 1"#,
+            "kms_hsm_available 1",
+            r#"kms_hsm_operation_latency_ms_count{operation="sign"} 1"#,
+            "kms_ledger_size 5",
+            "kms_ledger_commit_latency_ms_count 1",
+            "kms_rate_limited_total 1",
+            r#"kms_build_info{version="1.2.3"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} is missing from\n{text}");
+        }
+    }
+}

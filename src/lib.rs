@@ -5,6 +5,7 @@
 
 pub mod adapters;
 pub mod domain;
+pub mod http;
 pub mod ports;
 pub mod service;
 pub mod telemetry;

@@ -1,5 +1,7 @@
 //! What every value that arrives in a request can say of itself.
 
+use super::error::FieldFault;
+
 /// A value that is made by parsing one field of a request.
 ///
 /// The text is what a caller reads when the field was wrong, so it says what
@@ -7,6 +9,12 @@
 pub trait WireField {
     /// What the field must look like, for instance `one of dev, staging, prod`.
     const EXPECTED: &'static str;
+
+    /// For a field that is an object: what is wrong with the fields inside it,
+    /// each named from its own object on.
+    fn faults_inside(_value: &serde_json::Value) -> Vec<FieldFault> {
+        Vec::new()
+    }
 }
 
 impl WireField for bool {
@@ -15,6 +23,10 @@ impl WireField for bool {
 
 impl<T: WireField> WireField for Option<T> {
     const EXPECTED: &'static str = T::EXPECTED;
+
+    fn faults_inside(value: &serde_json::Value) -> Vec<FieldFault> {
+        T::faults_inside(value)
+    }
 }
 
 /// What a text that does not parse is answered: the type knows the rest.

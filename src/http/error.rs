@@ -1,0 +1,239 @@
+//! From the one error to the one envelope. The only place that names a
+//! failure's HTTP status.
+//!
+//! A handler, an extractor or a layer answers an [`ApiError`], which travels as a
+//! response extension; the outermost layer renders it, since it alone knows the
+//! request's id, and logs its cause, once.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::domain::error::{ErrorCode, FieldFault, KmsError, RequestFault};
+use crate::domain::ids::RequestId;
+
+/// A failure on its way to the envelope.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiError(pub(crate) Arc<KmsError>);
+
+impl<E: Into<KmsError>> From<E> for ApiError {
+    fn from(error: E) -> Self {
+        Self(Arc::new(error.into()))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status(&self.0);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The HTTP status of a failure.
+fn status(error: &KmsError) -> StatusCode {
+    match error.code() {
+        ErrorCode::InvalidRequest => match error {
+            KmsError::InvalidRequest(fault) => request_status(fault),
+            _ => StatusCode::BAD_REQUEST,
+        },
+        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorCode::Unauthorized | ErrorCode::PolicyViolation => StatusCode::FORBIDDEN,
+        ErrorCode::KeyNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::KeyInactive | ErrorCode::KeyRevoked => StatusCode::CONFLICT,
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::DependencyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn request_status(fault: &RequestFault) -> StatusCode {
+    match fault {
+        RequestFault::Fields(_)
+        | RequestFault::NotJson { .. }
+        | RequestFault::NotAnObject
+        | RequestFault::BodyIncomplete
+        | RequestFault::Undecryptable
+        | RequestFault::Certificate(_) => StatusCode::BAD_REQUEST,
+        RequestFault::UnknownPath | RequestFault::UnknownReceipt => StatusCode::NOT_FOUND,
+        RequestFault::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
+        RequestFault::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        RequestFault::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    }
+}
+
+/// Whether the same request may succeed later.
+fn retryable(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::RateLimited | ErrorCode::InternalError | ErrorCode::DependencyUnavailable => {
+            true
+        }
+        ErrorCode::InvalidRequest
+        | ErrorCode::Unauthenticated
+        | ErrorCode::Unauthorized
+        | ErrorCode::PolicyViolation
+        | ErrorCode::KeyNotFound
+        | ErrorCode::KeyInactive
+        | ErrorCode::KeyRevoked => false,
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope {
+    error: ErrorBody,
+}
+
+#[derive(Serialize)]
+struct ErrorBody {
+    code: &'static str,
+    message: String,
+    details: Value,
+    retryable: bool,
+    request_id: RequestId,
+}
+
+/// The answer for a failure, with what a client needs to go on.
+pub(crate) fn render(error: &KmsError, request_id: RequestId) -> Response {
+    let code = error.code();
+    let envelope = Envelope {
+        error: ErrorBody {
+            code: code.as_str(),
+            message: message(error),
+            details: details(error),
+            retryable: retryable(code),
+            request_id,
+        },
+    };
+    let mut response = axum::Json(envelope).into_response();
+    *response.status_mut() = status(error);
+    if let Some(seconds) = retry_after_seconds(error) {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// What the client reads. What went wrong inside is for the log.
+fn message(error: &KmsError) -> String {
+    match error {
+        KmsError::Internal(_) => "an internal error occurred".to_owned(),
+        KmsError::DependencyUnavailable { dependency, .. } => format!(
+            "{} is unavailable; nothing was done, try again later",
+            dependency.as_str()
+        ),
+        other => other.to_string(),
+    }
+}
+
+fn details(error: &KmsError) -> Value {
+    match error {
+        KmsError::InvalidRequest(RequestFault::Fields(faults)) => {
+            json!({ "errors": faults.iter().map(field_fault).collect::<Vec<_>>() })
+        }
+        KmsError::InvalidRequest(RequestFault::Certificate(fault)) => json!({
+            "errors": [{ "field": "certificate", "problem": "invalid", "expected": "a CA certificate that can be a trust anchor", "reason": fault.to_string() }]
+        }),
+        KmsError::InvalidRequest(RequestFault::BodyTooLarge { limit_bytes }) => {
+            json!({ "limit_bytes": limit_bytes })
+        }
+        KmsError::KeyInactive {
+            key_state,
+            successor_key_id,
+            ..
+        } => {
+            let mut details = Map::new();
+            details.insert("key_state".to_owned(), json!(key_state));
+            if let Some(successor) = successor_key_id {
+                details.insert("successor_key_id".to_owned(), json!(successor));
+            }
+            Value::Object(details)
+        }
+        KmsError::KeyRevoked => json!({ "key_state": "destroyed" }),
+        KmsError::DailyLimitReached { limit, retry_after } => json!({
+            "limit": limit,
+            "limit_kind": "max_usage_per_day",
+            "retry_after_seconds": retry_after.as_secs(),
+        }),
+        KmsError::DependencyUnavailable { dependency, .. } => {
+            json!({ "dependency": dependency.as_str() })
+        }
+        KmsError::InvalidRequest(_)
+        | KmsError::Unauthenticated(_)
+        | KmsError::Unauthorized(_)
+        | KmsError::PolicyViolation(_)
+        | KmsError::KeyNotFound
+        | KmsError::Internal(_) => json!({}),
+    }
+}
+
+fn field_fault(fault: &FieldFault) -> Value {
+    json!({
+        "field": fault.field,
+        "problem": fault.problem.as_str(),
+        "expected": fault.expected,
+    })
+}
+
+fn retry_after_seconds(error: &KmsError) -> Option<u64> {
+    match error {
+        KmsError::DailyLimitReached { retry_after, .. } => Some(retry_after.as_secs().max(1)),
+        KmsError::DependencyUnavailable { .. } => Some(1),
+        _ => None,
+    }
+}
+
+/// Logs the cause of a failure of ours. Refusals are answers and not logged here.
+pub(crate) fn log_cause(error: &KmsError, request_id: RequestId, trace_id: &str) {
+    let Some(cause) = error.source() else { return };
+    match error {
+        KmsError::Internal(_) => {
+            tracing::error!(%request_id, trace_id, error = cause, "request failed");
+        }
+        KmsError::DependencyUnavailable { dependency, .. } => {
+            tracing::warn!(%request_id, trace_id, dependency = dependency.as_str(), error = cause, "dependency unavailable");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::error::Dependency;
+
+    #[test]
+    fn an_inner_message_never_reaches_the_client() {
+        for error in [
+            KmsError::internal("the disk is on fire"),
+            KmsError::unavailable(Dependency::Store, "the disk is on fire"),
+        ] {
+            assert!(!message(&error).contains("fire"));
+            assert!(!details(&error).to_string().contains("fire"));
+        }
+    }
+
+    #[test]
+    fn the_statuses_of_the_contract() {
+        use RequestFault::{BodyTooLarge, MediaType, UnknownMethod, UnknownPath};
+        for (error, wanted) in [
+            (KmsError::field("a", "b"), 400),
+            (UnknownPath.into(), 404),
+            (UnknownMethod.into(), 405),
+            (BodyTooLarge { limit_bytes: 1 }.into(), 413),
+            (MediaType.into(), 415),
+            (KmsError::KeyNotFound, 404),
+            (KmsError::KeyRevoked, 409),
+            (KmsError::internal("x"), 500),
+            (KmsError::unavailable(Dependency::Hsm, "x"), 503),
+        ] {
+            assert_eq!(status(&error).as_u16(), wanted, "{error}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Keys: made, found, listed, replaced, revoked.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::Answer;
+use crate::http::HttpState;
+use crate::http::dto::{
+    Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer, ListKeysQuery, PageLimit,
+    RevokeKeyBody, RevokedAnswer, RotateKeyBody, RotatedAnswer, ScopeQuery,
+};
+use crate::http::error::ApiError;
+use crate::http::extract::{FromBody, FromQuery, KeyInPath};
+use crate::service::{GenerateKeyRequest, ListKeysRequest, RevokeKeyRequest};
+
+/// `POST /kms/v1/keys`
+pub(crate) async fn generate(
+    State(state): State<HttpState>,
+    asked: FromBody<GenerateKeyBody>,
+) -> Result<(StatusCode, Json<GeneratedAnswer>), ApiError> {
+    let body = asked.body;
+    let request = GenerateKeyRequest {
+        scope: asked.scope,
+        key_type: body.key_type,
+        key_usage: body.key_usage,
+        key_alias: body.key_alias,
+        access_policy: body.access_policy.map(Into::into).unwrap_or_default(),
+    };
+    let made = state.service.generate_key(&asked.context, request).await?;
+    let answer = GeneratedAnswer {
+        key_id: made.record.key_id,
+        public_key: made.record.public_key,
+        key_type: made.record.key_type,
+        key_state: made.record.key_state,
+        algorithms: made.record.algorithms,
+        valid_until: made.record.valid_until,
+        receipt_id: made.receipt_id,
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+/// `GET /kms/v1/keys`
+pub(crate) async fn list(
+    State(state): State<HttpState>,
+    asked: FromQuery<ListKeysQuery>,
+) -> Answer<KeyListAnswer> {
+    let query = asked.query;
+    let request = ListKeysRequest {
+        scope: asked.scope,
+        key_state: query.key_state,
+        key_type: query.key_type,
+        key_alias: query.alias,
+        after: query.cursor.map(|cursor| cursor.0),
+        limit: query.limit.unwrap_or(PageLimit::DEFAULT).0,
+    };
+    let listing = state.service.list_keys(&asked.context, request).await?;
+    Ok(Json(KeyListAnswer {
+        keys: listing.keys.into_iter().map(KeyAnswer::from).collect(),
+        next_cursor: listing.next.map(Cursor::encode),
+    }))
+}
+
+/// `GET /kms/v1/keys/{key_id}`
+pub(crate) async fn show(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromQuery<ScopeQuery>,
+) -> Answer<KeyAnswer> {
+    let service = &state.service;
+    let record = service.get_key(&asked.context, &asked.scope, &key).await?;
+    Ok(Json(record.into()))
+}
+
+/// `POST /kms/v1/keys/{key_id}/rotate`
+pub(crate) async fn rotate(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromBody<RotateKeyBody>,
+) -> Answer<RotatedAnswer> {
+    let service = &state.service;
+    let rotated = service
+        .rotate_key(&asked.context, &asked.scope, &key)
+        .await?;
+    Ok(Json(RotatedAnswer {
+        old_key_id: rotated.old.key_id,
+        new_key_id: rotated.new.key_id,
+        new_public_key: rotated.new.public_key,
+        grace_until: rotated.old.grace_until,
+        receipt_id: rotated.receipt_id,
+    }))
+}
+
+/// `POST /kms/v1/keys/{key_id}/revoke`
+pub(crate) async fn revoke(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromBody<RevokeKeyBody>,
+) -> Answer<RevokedAnswer> {
+    let request = RevokeKeyRequest {
+        scope: asked.scope,
+        key,
+        reason: asked.body.revocation_reason,
+    };
+    let revoked = state.service.revoke_key(&asked.context, request).await?;
+    Ok(Json(RevokedAnswer {
+        key_id: revoked.record.key_id,
+        revoked_at: revoked.revoked_at,
+        key_state: revoked.record.key_state,
+        receipt_id: revoked.receipt_id,
+    }))
+}

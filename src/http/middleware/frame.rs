@@ -1,0 +1,163 @@
+//! The outermost layer: gives the request its ids, renders what failed into the
+//! one envelope, and writes the two log lines and the metrics.
+
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use crate::domain::error::KmsError;
+use crate::domain::ids::{ModuleId, RequestId, TenantId};
+use crate::http::HttpState;
+use crate::http::error::{ApiError, log_cause, render};
+use crate::http::router::operation_of;
+use crate::telemetry::metrics::RequestOperation;
+use crate::telemetry::trace_context::TraceContext;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+const SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
+
+/// What becomes known of a request on its way in, for the log line at its end.
+pub(crate) struct RequestFacts {
+    /// The request's id.
+    pub(crate) request_id: RequestId,
+    tenant: OnceLock<TenantId>,
+    module: OnceLock<ModuleId>,
+}
+
+impl RequestFacts {
+    /// The tenant that the request names.
+    pub(crate) fn note_tenant(&self, tenant: &TenantId) {
+        let _ = self.tenant.set(tenant.clone());
+    }
+
+    /// The module that calls.
+    pub(crate) fn note_module(&self, module: &ModuleId) {
+        let _ = self.module.set(module.clone());
+    }
+}
+
+/// Frames one request; see above.
+pub(crate) async fn frame(
+    State(state): State<HttpState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let facts = Arc::new(RequestFacts {
+        request_id: RequestId::generate(),
+        tenant: OnceLock::new(),
+        module: OnceLock::new(),
+    });
+    let trace = TraceContext::continue_from(
+        request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| value.to_str().ok()),
+    );
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    // The template and never the path itself, which may hold anything.
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let operation = operation_of(&method, route);
+    let quiet = is_probe(operation);
+    if !quiet {
+        tracing::info!(
+            request_id = %facts.request_id,
+            trace_id = trace.trace_id,
+            span_id = trace.span_id,
+            method = method.as_str(),
+            route,
+            "request.start"
+        );
+    }
+    request.extensions_mut().insert(Arc::clone(&facts));
+
+    let mut response = next.run(request).await;
+    let failure = failure_of(&mut response);
+    if let Some(ApiError(error)) = &failure {
+        log_cause(error, facts.request_id, &trace.trace_id);
+        state.metrics.count_error(error.code());
+        response = with_allow_header(render(error, facts.request_id), &response);
+    }
+    identify(&mut response, &facts, &trace);
+
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    state.metrics.observe_request(operation, status, took);
+    if !quiet {
+        tracing::info!(
+            request_id = %facts.request_id,
+            trace_id = trace.trace_id,
+            span_id = trace.span_id,
+            method = method.as_str(),
+            route,
+            status,
+            duration_ms = duration_ms(took),
+            tenant = facts.tenant.get().map(TenantId::as_str),
+            module = facts.module.get().map(ModuleId::as_str),
+            error_code = failure.as_ref().map(|failure| failure.0.code().as_str()),
+            "request.end"
+        );
+    }
+    response
+}
+
+/// Whether it is asked every few seconds by a machine that no one waits for.
+fn is_probe(operation: RequestOperation) -> bool {
+    matches!(
+        operation,
+        RequestOperation::Health | RequestOperation::Metrics
+    )
+}
+
+/// The failure that a response stands for. A failure that none of ours made (a
+/// bare status from a library) is one too.
+fn failure_of(response: &mut Response) -> Option<ApiError> {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        return Some(error);
+    }
+    let is_ours =
+        response.status().is_success() || response.extensions().get::<Deliberate>().is_some();
+    (!is_ours).then(|| KmsError::internal("a layer answered outside the envelope").into())
+}
+
+/// Marks an answer that is not 2xx and still is no failure: an unhealthy report.
+#[derive(Clone, Copy)]
+pub(crate) struct Deliberate;
+
+/// RFC 9110 §15.5.6: a 405 says which methods there are; axum knows them.
+fn with_allow_header(mut rendered: Response, original: &Response) -> Response {
+    use axum::http::header::ALLOW;
+    if let Some(allow) = original.headers().get(ALLOW) {
+        rendered.headers_mut().insert(ALLOW, allow.clone());
+    }
+    rendered
+}
+
+fn identify(response: &mut Response, facts: &RequestFacts, trace: &TraceContext) {
+    let ids = [
+        (REQUEST_ID, facts.request_id.to_string()),
+        (TRACE_ID, trace.trace_id.clone()),
+        (SPAN_ID, trace.span_id.clone()),
+    ];
+    for (name, value) in ids {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+fn duration_ms(took: Duration) -> f64 {
+    // Microseconds are as fine as anyone reads.
+    (took.as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+/// What a handler that panicked answers.
+pub(crate) fn panic_answer(_: Box<dyn Any + Send>) -> Response {
+    ApiError::from(KmsError::internal("a handler panicked")).into_response()
+}

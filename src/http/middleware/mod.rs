@@ -1,0 +1,9 @@
+//! The layers that every request passes; `stack.rs` says in which order.
+
+mod authenticate;
+mod bounds;
+mod frame;
+
+pub(crate) use authenticate::authenticate;
+pub(crate) use bounds::{InFlight, answer_in_time, limit_in_flight};
+pub(crate) use frame::{Deliberate, RequestFacts, frame, panic_answer};

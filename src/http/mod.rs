@@ -1,0 +1,43 @@
+//! One request in, one answer out. The only room that knows axum.
+
+mod dto;
+mod error;
+mod extract;
+mod fields;
+mod handlers;
+mod middleware;
+mod router;
+pub mod server;
+mod stack;
+
+pub use router::{api_router, operations_router};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::service::KmsService;
+use crate::telemetry::metrics::Metrics;
+
+/// What the HTTP room works with.
+#[derive(Clone)]
+pub struct HttpState {
+    /// The service.
+    pub service: Arc<KmsService>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The limits.
+    pub limits: HttpLimits,
+}
+
+/// How much of what a request may take.
+#[derive(Clone, Debug)]
+pub struct HttpLimits {
+    /// The largest body, in bytes.
+    pub max_body_bytes: usize,
+    /// From the request's head to the answer.
+    pub request_timeout: Duration,
+    /// Requests at once; more are told to come back.
+    pub max_in_flight: usize,
+    /// Which browser origins may call; `*` for any.
+    pub cors_origins: Vec<String>,
+}

@@ -2,3 +2,8 @@
 //! ports don't know each other.
 
 pub mod cache;
+pub mod clock;
+pub mod iam;
+pub mod ledger;
+pub mod secret_file;
+pub mod trust_plane;

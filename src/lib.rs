@@ -3,4 +3,6 @@
 //! One picture of the inside is in `docs/architecture.md`; `tests/layering.rs`
 //! holds the imports between the rooms to it.
 
+pub mod cli;
+pub mod config;
 pub mod domain;

@@ -35,3 +35,16 @@ pub(super) fn key_set(raw: &Raw) -> Outcome<String> {
     parsed.shown = quoted(&mask_address(&parsed.value));
     Ok(parsed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_an_address_is_kept_but_not_shown() {
+        let raw = Raw::Variable("https://kms:hunter2@iam/jwks.json".to_owned());
+        assert!(key_set(&raw).is_ok_and(|set| {
+            set.value.contains("hunter2") && set.shown == "\"https://kms:********@iam/jwks.json\""
+        }));
+    }
+}

@@ -267,4 +267,14 @@ mod tests {
             assert!(!is_ours(name), "{name}");
         }
     }
+
+    #[test]
+    fn of_the_process_only_our_variables_and_the_given_folder_are_taken() {
+        let source = Source::from_process(Some(PathBuf::from("elsewhere")));
+        assert!(source.environment.keys().all(|name| is_ours(name)));
+        assert_eq!(source.directory.as_deref(), Some(Path::new("elsewhere")));
+        // Tests run in the project's folder, which has one.
+        let beside = Source::from_process(None).directory;
+        assert_eq!(beside.as_deref(), Some(Path::new("config")));
+    }
 }

@@ -171,3 +171,41 @@ fn no_secret_is_in_what_is_printed_or_in_a_fault() {
         .contains("canary")
     );
 }
+
+#[test]
+fn rules_wait_for_a_file_that_cannot_be_read_and_for_the_name_of_the_environment() {
+    let files = folder(&[("production.toml", "[tls")]);
+    let faults = faults_of(&Given::new("production").folder(files.path()));
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].contains("production.toml: line 1"), "{faults:?}");
+    let unnamed = Given::new("Production").set("KMS__TLS__CRL", "crls");
+    assert_eq!(faults_of(&unnamed).len(), 1);
+}
+
+#[test]
+fn every_number_and_name_keeps_to_its_bounds() {
+    for (variable, inside, outside) in [
+        ("SERVER__MAX_BODY_BYTES", "1KiB", "1023"),
+        ("SERVER__MAX_BODY_BYTES", "64MiB", "67108865"),
+        ("SERVER__MAX_IN_FLIGHT", "1", "0"),
+        ("SERVER__REQUEST_TIMEOUT", "1s", "0s"),
+        ("SERVER__SHUTDOWN_GRACE", "1s", "0s"),
+        ("KEYS__MAX_USAGE_PER_DAY", "1", "0"),
+        (
+            "KEYS__MAX_USAGE_PER_DAY",
+            "9007199254740991",
+            "9007199254740992",
+        ),
+        ("KEYS__ALLOWED_MODULES", "M21,EPC-1", "M21,-"),
+        ("KEYS__ROTATION_SCHEDULE__AES_256", "1d", "P1M"),
+        ("LIMITS__REQUESTS_PER_SECOND", "1", "0"),
+        ("LIMITS__BURST", "1", "0"),
+        ("HSM__PKCS11__SESSIONS", "1024", "1025"),
+    ] {
+        let given = |value| Given::nothing().set(&format!("KMS__{variable}"), value);
+        assert_eq!(faults_of(&given(inside)), Vec::<String>::new());
+        assert_eq!(faults_of(&given(outside)).len(), 1, "{variable}={outside}");
+    }
+    let quorum = faults_of(&Given::nothing().set("KMS__APPROVALS__QUORUM", "8"));
+    assert!(quorum[0].contains("this version"), "{quorum:?}");
+}

@@ -4,6 +4,8 @@
 //! holds the imports between the rooms to it.
 
 pub mod adapters;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod http;
 pub mod ports;

@@ -5,10 +5,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{
-    OID_NIST_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKCS1_RSASSAPSS,
-    OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
-    OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ECDSA_WITH_SHA512,
-    OID_SIG_ED25519,
+    OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA,
+    OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA, OID_SIG_ECDSA_WITH_SHA256,
+    OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ECDSA_WITH_SHA512, OID_SIG_ED25519,
 };
 use x509_parser::parse_x509_certificate;
 use x509_parser::pem::Pem;
@@ -115,7 +114,7 @@ fn check_strength(certificate: &X509Certificate<'_>) -> Result<(), CertificateFa
             .as_ref()
             .and_then(|parameters| parameters.as_oid().ok())
             .is_some_and(|curve| {
-                [OID_NIST_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521].contains(&curve)
+                [OID_EC_P256, OID_NIST_EC_P384, OID_NIST_EC_P521].contains(&curve)
             }),
         _ => *key.algorithm.oid() == OID_SIG_ED25519,
     };
@@ -283,7 +282,8 @@ mod tests {
     #[test]
     fn a_root_signs_itself_and_an_intermediate_is_no_root() {
         let root_key = KeyPair::generate().expect("a key");
-        let issuer = Issuer::from_params(&ca_params("root"), &root_key);
+        let root = ca_params("root");
+        let issuer = Issuer::from_params(&root, &root_key);
         let key = KeyPair::generate().expect("a key");
         let intermediate = ca_params("intermediate")
             .signed_by(&key, &issuer)

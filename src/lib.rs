@@ -4,6 +4,7 @@
 //! holds the imports between the rooms to it.
 
 pub mod adapters;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;

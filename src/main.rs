@@ -1,3 +1,9 @@
-//! The `kms` binary.
+//! The `kms` binary: arguments to a command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    kms::cli::run(kms::cli::Arguments::parse())
+}

@@ -6,10 +6,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::FAULTY_CONFIGURATION;
 use crate::config::{Config, Source};
-
-/// The exit code for a faulty configuration (`EX_USAGE` of sysexits.h).
-const FAULTY: u8 = 64;
 
 /// Loads the configuration of this process and prints it with secrets masked.
 /// Warnings and faults go to standard error; a fault exits with 64, and an
@@ -40,7 +38,7 @@ fn check(
         }
         Err(faults) => {
             writeln!(stderr, "{faults}")?;
-            Ok(ExitCode::from(FAULTY))
+            Ok(ExitCode::from(FAULTY_CONFIGURATION))
         }
     }
 }

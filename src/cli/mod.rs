@@ -1,5 +1,57 @@
-//! The commands, one file each.
-//!
-//! A command knows the whole service and what it prints; nothing knows a command.
+//! The commands of the `kms` binary, one file each.
 
 pub mod check_config;
+mod ledger;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for a faulty configuration (`EX_USAGE` of sysexits.h).
+const FAULTY_CONFIGURATION: u8 = 64;
+
+/// The ZeroUI key management service (M33).
+#[derive(Parser)]
+#[command(name = "kms", version, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// The folder with default.toml and <environment>.toml; `config` in the
+    /// current folder where it exists.
+    #[arg(long, global = true, value_name = "DIR")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the service (the default).
+    Serve,
+    /// Prints the configuration in effect with secrets masked, or every fault in it.
+    CheckConfig,
+    /// Looks at the evidence ledger.
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// Prints the key that receipts are checked with, as a verifier key
+    /// (name+hash+key).
+    PublicKey,
+}
+
+/// Does what the arguments say.
+pub fn run(arguments: Arguments) -> ExitCode {
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(arguments.config),
+        Command::CheckConfig => check_config::run(arguments.config),
+        Command::Ledger {
+            command: LedgerCommand::PublicKey,
+        } => ledger::public_key(arguments.config),
+    }
+}

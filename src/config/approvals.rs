@@ -5,6 +5,8 @@
 
 use std::num::NonZeroU8;
 
+use crate::domain::policy::ApprovalGroup;
+
 use super::auth::key_set;
 use super::reader::Reader;
 use super::value::{choice, list, whole};
@@ -18,7 +20,7 @@ pub struct Approvals {
     /// How many distinct approvers an operation needs.
     pub quorum: NonZeroU8,
     /// The groups of operations that need approval.
-    pub operations: Vec<ApprovedOperation>,
+    pub operations: Vec<ApprovalGroup>,
 }
 
 /// What counts as an approval.
@@ -30,15 +32,6 @@ pub enum ApprovalMode {
     Signed,
 }
 
-/// A group of operations that can need approval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApprovedOperation {
-    /// Making, rotating and revoking keys.
-    KeyLifecycle,
-    /// Adding and removing trust anchors.
-    TrustAnchor,
-}
-
 impl Approvals {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let modes = choice(&[
@@ -46,8 +39,8 @@ impl Approvals {
             ("signed", ApprovalMode::Signed),
         ]);
         let operations = list(choice(&[
-            ("key_lifecycle", ApprovedOperation::KeyLifecycle),
-            ("trust_anchor", ApprovedOperation::TrustAnchor),
+            ("key_lifecycle", ApprovalGroup::KeyLifecycle),
+            ("trust_anchor", ApprovalGroup::TrustAnchor),
         ]));
         Self {
             mode: reader.take("approvals.mode", modes),

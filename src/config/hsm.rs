@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::secret::SecretText;
 use super::value::{choice, flag, path, secret, text, whole};
+use crate::domain::secret::SecretBytes;
 
 /// The HSM in use, and the settings of each kind.
 pub struct Hsm {
@@ -44,7 +44,7 @@ pub struct Pkcs11 {
     /// The label of the token.
     pub token_label: Option<String>,
     /// The user's PIN.
-    pub pin: Option<SecretText>,
+    pub pin: Option<SecretBytes>,
     /// How many sessions are kept open.
     pub sessions: Option<NonZeroU16>,
 }

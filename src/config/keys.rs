@@ -4,13 +4,13 @@
 
 use std::num::NonZeroU64;
 
+use crate::domain::ids::ModuleId;
+use crate::domain::policy::{LARGEST_DAILY_LIMIT, RotationSchedule};
 use crate::domain::time::Period;
+use crate::domain::wire::WireField as _;
 
 use super::reader::Reader;
 use super::value::{Outcome, Parsed, Raw, list, period, quoted, whole};
-
-/// The largest daily limit: what every JSON reader can hold exactly.
-const MOST_USES_PER_DAY: u64 = (1 << 53) - 1;
 
 /// The policy of keys.
 pub struct Keys {
@@ -21,18 +21,7 @@ pub struct Keys {
     /// How often a key may be used in one UTC day.
     pub max_usage_per_day: NonZeroU64,
     /// The modules that may use a key, beside its creator's.
-    pub allowed_modules: Vec<String>,
-}
-
-/// A period a key type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RotationSchedule {
-    /// `RSA-2048`.
-    pub rsa_2048: Period,
-    /// `Ed25519`.
-    pub ed25519: Period,
-    /// `AES-256`.
-    pub aes_256: Period,
+    pub allowed_modules: Vec<ModuleId>,
 }
 
 impl Keys {
@@ -44,27 +33,21 @@ impl Keys {
                 aes_256: reader.take("keys.rotation_schedule.AES-256", period),
             },
             rotation_grace_period: reader.take("keys.rotation_grace_period", period),
-            max_usage_per_day: reader.take("keys.max_usage_per_day", whole(1..=MOST_USES_PER_DAY)),
+            max_usage_per_day: reader
+                .take("keys.max_usage_per_day", whole(1..=LARGEST_DAILY_LIMIT)),
             allowed_modules: reader.take("keys.allowed_modules", list(module)),
         }
     }
 }
 
-fn module(raw: &Raw) -> Outcome<String> {
+fn module(raw: &Raw) -> Outcome<ModuleId> {
     let text = raw.text().unwrap_or_default();
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
-    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts_well && text.len() <= 64 && text.bytes().all(allowed) {
-        Ok(Parsed {
-            value: text.to_owned(),
-            shown: quoted(text),
-        })
-    } else {
-        Err(
-            "expected a module's name: up to 64 letters, digits, dots, underscores and hyphens, \
-             a letter or digit first"
-                .to_owned(),
-        )
+    match text.parse::<ModuleId>() {
+        Ok(module) => Ok(Parsed {
+            shown: quoted(module.as_str()),
+            value: module,
+        }),
+        Err(_) => Err(format!("expected {}", ModuleId::EXPECTED)),
     }
 }
 

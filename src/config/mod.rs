@@ -28,16 +28,15 @@ mod warnings;
 
 use std::path::PathBuf;
 
-pub use approvals::{ApprovalMode, Approvals, ApprovedOperation};
+pub use approvals::{ApprovalMode, Approvals};
 pub use auth::Auth;
 pub use effective::Effective;
 pub use environment::{EnvironmentName, InvalidEnvironmentName};
 pub use fault::ConfigFaults;
 pub use hsm::{Hsm, HsmKind, Pkcs11, SoftwareHsm};
-pub use keys::{Keys, RotationSchedule};
+pub use keys::Keys;
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
-pub use secret::SecretText;
 pub use server::{CorsOrigins, Server};
 pub use source::Source;
 pub use store::{Store, StoreUrl};

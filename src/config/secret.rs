@@ -1,26 +1,9 @@
-//! Texts of the configuration that must not be seen.
+//! Masking what must not be seen when the configuration is printed.
 //!
-//! It knows how to hold and how to mask them, and not what they open.
-
-use zeroize::Zeroizing;
+//! It knows where secrets hide in a text, and not what they open.
 
 /// What stands where a secret would.
 pub(super) const MASK: &str = "********";
-
-/// A secret text, erased from memory when dropped. It can't be printed, copied
-/// or compared; what needs it reads it through [`SecretText::expose`].
-pub struct SecretText(Zeroizing<String>);
-
-impl SecretText {
-    pub(super) fn new(text: &str) -> Self {
-        Self(Zeroizing::new(text.to_owned()))
-    }
-
-    /// The secret itself, for the one call that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Parameters of an address whose values are no secret.
 const HARMLESS_PARAMETERS: [&str; 4] = [
@@ -78,17 +61,7 @@ fn mask_parameter(parameter: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use static_assertions::assert_not_impl_any;
-
     use super::*;
-
-    assert_not_impl_any!(
-        SecretText: std::fmt::Debug,
-        std::fmt::Display,
-        Clone,
-        PartialEq,
-        serde::Serialize
-    );
 
     #[test]
     fn an_address_keeps_its_place_and_loses_its_password() {

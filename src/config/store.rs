@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use super::secret::{SecretText, mask_address};
+use super::secret::mask_address;
 use super::value::{Outcome, Parsed, Raw, quoted};
+use crate::domain::secret::SecretBytes;
 
 /// The store.
 pub struct Store {
@@ -19,7 +20,7 @@ pub enum StoreUrl {
     /// An embedded database in this file (`sqlite:PATH`).
     Sqlite(PathBuf),
     /// A PostgreSQL server; the whole address is a secret, as a password may be in it.
-    Postgres(SecretText),
+    Postgres(SecretBytes),
     /// This process's memory, gone when it ends (`memory:`).
     Memory,
 }
@@ -47,7 +48,7 @@ fn store_url(raw: &Raw) -> Outcome<StoreUrl> {
         (StoreUrl::Memory, text.to_owned())
     } else if is_postgres {
         (
-            StoreUrl::Postgres(SecretText::new(text)),
+            StoreUrl::Postgres(SecretBytes::from(text.to_owned())),
             mask_address(text),
         )
     } else if let Some(path) = text.strip_prefix("sqlite:").filter(|path| is_file(path)) {

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use crate::domain::time::Period;
 
-use super::secret::{MASK, SecretText};
+use super::secret::MASK;
+use crate::domain::secret::SecretBytes;
 
 /// A value as it was given.
 pub(super) enum Raw {
@@ -100,14 +101,14 @@ pub(super) fn text(raw: &Raw) -> Outcome<String> {
     })
 }
 
-pub(super) fn secret(raw: &Raw) -> Outcome<SecretText> {
+pub(super) fn secret(raw: &Raw) -> Outcome<SecretBytes> {
     // Not trimmed: a space may be part of it.
     let text = match raw {
         Raw::Variable(text) | Raw::File(toml::Value::String(text)) => text,
         Raw::File(_) => return Err("expected a text, in quotes".to_owned()),
     };
     Ok(Parsed {
-        value: SecretText::new(text),
+        value: SecretBytes::from(text.to_owned()),
         shown: quoted(MASK),
     })
 }

@@ -5,7 +5,9 @@
 use std::net::SocketAddr;
 
 use super::effective::Effective;
-use super::{ApprovedOperation, Config, HsmKind};
+use crate::domain::policy::ApprovalGroup;
+
+use super::{Config, HsmKind};
 
 /// What is allowed and may still not be meant.
 pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
@@ -40,8 +42,8 @@ pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
     }
     if config.environment.is_production() {
         for (operation, name) in [
-            (ApprovedOperation::KeyLifecycle, "key_lifecycle"),
-            (ApprovedOperation::TrustAnchor, "trust_anchor"),
+            (ApprovalGroup::KeyLifecycle, "key_lifecycle"),
+            (ApprovalGroup::TrustAnchor, "trust_anchor"),
         ] {
             if !config.approvals.operations.contains(&operation) {
                 warnings.push(format!(

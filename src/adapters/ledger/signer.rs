@@ -17,6 +17,12 @@ use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::secret::SecretBytes;
 use crate::ports::ledger::{EvidenceLedger, LedgerError};
 
+/// The name of the ledger's key in C2SP signed-note form.
+const NOTE_KEY_NAME: &str = "kms";
+
+/// The algorithm byte of Ed25519 in C2SP signed-note.
+const ED25519_NOTE_ALGORITHM: u8 = 1;
+
 /// Signs receipts with a key of its own.
 pub struct LedgerSigner {
     key: Ed25519KeyPair,
@@ -80,6 +86,22 @@ impl LedgerSigner {
     /// The 32 bytes of the public key, for whoever checks receipts.
     pub fn public_key(&self) -> &[u8] {
         self.key.public_key().as_ref()
+    }
+
+    /// The verifier key of C2SP signed-note: `name+hash+key`, where the hash is
+    /// the first 4 bytes of SHA-256 over name, line feed, algorithm byte 1 and key,
+    /// and the key is in base64 behind the same byte.
+    pub fn verifier_key(&self) -> String {
+        let mut typed_key = vec![ED25519_NOTE_ALGORITHM];
+        typed_key.extend_from_slice(self.public_key());
+        let named = [NOTE_KEY_NAME.as_bytes(), b"\n", &typed_key].concat();
+        let hash: String = digest(&SHA256, &named)
+            .as_ref()
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("{NOTE_KEY_NAME}+{hash}+{}", STANDARD.encode(&typed_key))
     }
 
     /// What receipts name as `signer_key_id`: the first 8 bytes of the SHA-256 of
@@ -180,6 +202,20 @@ mod tests {
         let mut spaced = signed.leaf.clone();
         spaced.insert(1, b' ');
         assert!(!signer.is_genuine(&spaced));
+    }
+
+    #[test]
+    fn the_verifier_key_holds_the_public_key_behind_its_algorithm_byte() {
+        let signer = signer();
+        let text = signer.verifier_key();
+        let parts: Vec<&str> = text.splitn(3, '+').collect();
+        let [name, hash, key] = parts[..] else {
+            panic!("three parts: {text}");
+        };
+        assert_eq!((name, hash.len()), ("kms", 8));
+        let key = STANDARD.decode(key).expect("base64");
+        assert_eq!(key[0], 1);
+        assert_eq!(&key[1..], signer.public_key());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::super::testing::{Given, folder, load, source_of};
 use super::super::*;
+use crate::domain::policy::ApprovalGroup;
+use crate::domain::secret::SecretBytes;
 
 #[test]
 fn with_nothing_set_everything_has_the_default_of_development() {
@@ -25,10 +27,7 @@ fn with_nothing_set_everything_has_the_default_of_development() {
     assert!(!config.auth.require_jwt && config.auth.jwks.is_none());
     assert_eq!(config.approvals.mode, ApprovalMode::Development);
     assert_eq!(config.approvals.quorum.get(), 1);
-    assert_eq!(
-        config.approvals.operations,
-        [ApprovedOperation::KeyLifecycle]
-    );
+    assert_eq!(config.approvals.operations, [ApprovalGroup::KeyLifecycle]);
     assert_eq!(config.hsm.backend, HsmKind::Software);
     assert!(!config.hsm.allow_software_in_production);
     assert!(config.hsm.pkcs11.pin.is_none() && config.hsm.pkcs11.sessions.is_none());
@@ -59,10 +58,7 @@ fn outside_development_the_log_is_json_and_production_asks_for_more_approval() {
     assert_eq!(production.approvals.mode, ApprovalMode::Signed);
     assert_eq!(
         production.approvals.operations,
-        [
-            ApprovedOperation::KeyLifecycle,
-            ApprovedOperation::TrustAnchor
-        ]
+        [ApprovalGroup::KeyLifecycle, ApprovalGroup::TrustAnchor]
     );
 }
 
@@ -107,7 +103,10 @@ fn the_names_of_the_python_service_stand_for_ours_and_ours_win() {
     assert_eq!(config.server.cors_origins, CorsOrigins::Only(both.to_vec()));
     let pkcs11 = config.hsm.pkcs11;
     assert_eq!(pkcs11.module.as_deref(), Some(Path::new("token.so")));
-    assert_eq!(pkcs11.pin.as_ref().map(SecretText::expose), Some(" 1234 "));
+    assert_eq!(
+        pkcs11.pin.as_ref().map(SecretBytes::expose),
+        Some(&b" 1234 "[..])
+    );
 
     let given = given
         .set("KMS__SERVER__CORS_ORIGINS", "https://c.example")
@@ -118,7 +117,10 @@ fn the_names_of_the_python_service_stand_for_ours_and_ours_win() {
     assert_eq!(config.server.cors_origins, CorsOrigins::Only(ours));
     let pkcs11 = config.hsm.pkcs11;
     assert_eq!(pkcs11.module.as_deref(), Some(Path::new("other.so")));
-    assert_eq!(pkcs11.pin.as_ref().map(SecretText::expose), Some("5678"));
+    assert_eq!(
+        pkcs11.pin.as_ref().map(SecretBytes::expose),
+        Some(&b"5678"[..])
+    );
 }
 
 #[test]

@@ -1,0 +1,362 @@
+//! The composition root: from a configuration to a service that listens. The
+//! only place that sees every room.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::adapters::clock::SystemClock;
+use crate::adapters::data_plane::{MemoryDataPlane, OpenError, SqliteDataPlane, SqliteOptions};
+use crate::adapters::hsm::software::{
+    KekFault, KeyEncryptionKey, SoftwareHsm, SoftwareHsmSettings,
+};
+use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::ledger::{LedgerKeyFault, LedgerSigner};
+use crate::adapters::trust_plane::X509TrustPlane;
+use crate::config::{Config, CorsOrigins, StoreUrl};
+use crate::domain::algorithm::KeyType;
+use crate::domain::key::KeyState;
+use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
+use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
+use crate::ports::data_plane::{DataPlane, Unavailable};
+use crate::ports::ledger::EvidenceLedger as _;
+use crate::service::{KmsService, Ports, ServicePolicy};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the dependencies are probed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The ledger's signing key, in the data folder.
+pub(crate) const LEDGER_KEY_FILE: &str = "ledger.key";
+
+/// Under these names the store remembers which keys it belongs to.
+const KEK_PIN: &str = "kek_id";
+const LEDGER_PIN: &str = "ledger_public_key";
+
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error("the store cannot be opened: {0}")]
+    Store(#[from] OpenError),
+    /// The store was opened, and failed.
+    #[error("the store failed while starting")]
+    StoreFailed(#[from] Unavailable),
+    /// The key-encryption key cannot be used.
+    #[error("the key-encryption key cannot be used: {0}")]
+    Kek(#[from] KekFault),
+    /// The store has keys, and the key that seals them is not there.
+    #[error(
+        "the store holds keys, and {file} with the key-encryption key that seals them is missing; \
+         restore it from its backup, or move the data folder away to start anew"
+    )]
+    KekMissing {
+        /// Where it was looked for.
+        file: String,
+    },
+    /// The store's secrets are sealed under another key.
+    #[error(
+        "the key-encryption key in {file} is not the one that this store's keys are sealed under; \
+         restore the right one from its backup"
+    )]
+    KekForeign {
+        /// Where it came from.
+        file: String,
+    },
+    /// The ledger's key cannot be used.
+    #[error("the ledger's signing key cannot be used: {0}")]
+    LedgerKey(#[from] LedgerKeyFault),
+    /// The store has receipts, and the key that signed them is not there.
+    #[error(
+        "the store holds receipts, and {file} with the key that signs them is missing; \
+         restore it from its backup, or move the data folder away to start anew"
+    )]
+    LedgerKeyMissing {
+        /// Where it was looked for.
+        file: String,
+    },
+    /// The store's receipts are signed with another key.
+    #[error(
+        "the ledger's key in {file} is not the one that signed this store's receipts; \
+         restore the right one from its backup"
+    )]
+    LedgerKeyForeign {
+        /// Where it came from.
+        file: String,
+    },
+    /// The newest receipt does not verify.
+    #[error(
+        "the newest receipt of the ledger, number {leaf_index}, does not verify: the store was \
+         changed by something other than this service"
+    )]
+    LedgerBroken {
+        /// Its place, from 0.
+        leaf_index: u64,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({setting}): {source}")]
+    Listen {
+        /// The setting it comes from.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics cannot be set up.
+    #[error("the metrics cannot be set up")]
+    Metrics(#[from] prometheus::Error),
+    /// The configuration asks for what this version does not have; the
+    /// configuration's own rules say so first.
+    #[error("this version has no such store")]
+    Unsupported,
+}
+
+/// A service that listens and has not begun to answer.
+pub struct App {
+    service: Arc<KmsService>,
+    data_plane: Arc<dyn DataPlane>,
+    state: HttpState,
+    api: TcpListener,
+    operations: Option<TcpListener>,
+    shutdown_grace: Duration,
+}
+
+impl App {
+    /// Builds everything and takes the listeners.
+    ///
+    /// # Errors
+    /// [`StartError`], with how to mend it where the operator can.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let data_plane = open_store(config, &metrics)?;
+        let kek = key_encryption_key(config, data_plane.as_ref()).await?;
+        let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
+        let ports = Ports {
+            hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+            data_plane: Arc::clone(&data_plane),
+            ledger: Arc::new(ledger),
+            iam: Arc::new(DevelopmentIam::new()),
+            trust_plane: Arc::new(X509TrustPlane),
+            clock: Arc::new(SystemClock),
+        };
+        let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
+        let service = Arc::new(service);
+        let server = &config.server;
+        let api = listen("server.listen", server.listen).await?;
+        let operations = match server.ops_listen {
+            Some(address) => Some(listen("server.ops_listen", address).await?),
+            None => None,
+        };
+        let state = HttpState {
+            service: Arc::clone(&service),
+            metrics,
+            limits: HttpLimits {
+                max_body_bytes: server.max_body_bytes.get(),
+                request_timeout: server.request_timeout.as_duration(),
+                max_in_flight: server.max_in_flight.get(),
+                cors_origins: match &server.cors_origins {
+                    CorsOrigins::Any => vec!["*".to_owned()],
+                    CorsOrigins::Only(origins) => origins.clone(),
+                },
+            },
+        };
+        Ok(Self {
+            service,
+            data_plane,
+            state,
+            api,
+            operations,
+            shutdown_grace: server.shutdown_grace.as_duration(),
+        })
+    }
+
+    /// Where the API listens.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn api_address(&self) -> io::Result<SocketAddr> {
+        self.api.local_addr()
+    }
+
+    /// Where the operations listener listens, if there is one.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn operations_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.operations
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+    }
+
+    /// Serves until `stop` completes; then readiness fails at once, what is in
+    /// flight finishes within the grace, and the store is closed last.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        self.service.probe_health().await;
+        let (stopping, stopped) = watch::channel(Phase::Serving);
+        let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
+        let operations = self.operations.map(|listener| {
+            let router = operations_router(self.state.clone());
+            // Outlives the API, so that probes see the readiness fail.
+            let until = reached(stopped.clone(), Phase::Drained);
+            tokio::spawn(server::serve(listener, router, until, Duration::ZERO))
+        });
+        let api = {
+            let router = api_router(self.state);
+            let until = reached(stopped, Phase::Draining);
+            tokio::spawn(server::serve(self.api, router, until, self.shutdown_grace))
+        };
+
+        stop.await;
+        tracing::info!("shutting down: no new connections, requests in flight finish");
+        self.service.begin_shutdown();
+        stopping.send_replace(Phase::Draining);
+        let all_finished = api.await.unwrap_or(false);
+        if !all_finished {
+            tracing::warn!("some connections did not finish within server.shutdown_grace");
+        }
+        stopping.send_replace(Phase::Drained);
+        if let Some(operations) = operations {
+            // Whether a scrape was cut short matters to nobody.
+            let _ = operations.await;
+        }
+        let _ = prober.await;
+        self.data_plane.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Draining,
+    Drained,
+}
+
+async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
+    // A sender that is gone has nothing left to wait for.
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut stop = std::pin::pin!(reached(phases, Phase::Draining));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                () = &mut stop => return,
+            }
+            service.probe_health().await;
+        }
+    })
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            setting,
+            address,
+            source,
+        })
+}
+
+fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn DataPlane>, StartError> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => {
+            let metrics = Arc::clone(metrics);
+            let options = SqliteOptions {
+                on_commit: Some(Arc::new(move |stats| {
+                    metrics.observe_ledger_commit(stats.duration);
+                })),
+                ..SqliteOptions::default()
+            };
+            Ok(Arc::new(SqliteDataPlane::open(path, options)?))
+        }
+        StoreUrl::Memory => Ok(Arc::new(MemoryDataPlane::new())),
+        StoreUrl::Postgres(_) => Err(StartError::Unsupported),
+    }
+}
+
+/// The key-encryption key: made on the first start, and after that the one that
+/// the store knows or none. A new one beside an old store would make every key
+/// in it unreadable for good without saying so.
+async fn key_encryption_key(
+    config: &Config,
+    data_plane: &dyn DataPlane,
+) -> Result<KeyEncryptionKey, StartError> {
+    let path = config.kek_file();
+    let file = path.display().to_string();
+    let kek = match KeyEncryptionKey::load(&path)? {
+        Some(kek) => kek,
+        None if has_keys(data_plane) => return Err(StartError::KekMissing { file }),
+        None => {
+            tracing::info!(file, "made a new key-encryption key; back it up");
+            KeyEncryptionKey::create(&path)?
+        }
+    };
+    let pinned = data_plane.pin(KEK_PIN, kek.id().as_bytes()).await?;
+    if pinned != kek.id().as_bytes() && has_keys(data_plane) {
+        return Err(StartError::KekForeign { file });
+    }
+    Ok(kek)
+}
+
+fn has_keys(data_plane: &dyn DataPlane) -> bool {
+    let counts = data_plane.key_counts();
+    KeyType::ALL.into_iter().any(|key_type| {
+        KeyState::ALL
+            .into_iter()
+            .any(|key_state| counts.get(key_type, key_state) > 0)
+    })
+}
+
+/// The ledger's signer, by the same rule; and the newest receipt must be its own.
+async fn ledger_signer(
+    data_dir: &Path,
+    data_plane: &dyn DataPlane,
+) -> Result<LedgerSigner, StartError> {
+    let path = data_dir.join(LEDGER_KEY_FILE);
+    let file = path.display().to_string();
+    let signer = match LedgerSigner::load(&path)? {
+        Some(signer) => signer,
+        None if data_plane.ledger_size() > 0 => return Err(StartError::LedgerKeyMissing { file }),
+        None => {
+            tracing::info!(file, "made a new signing key for the ledger; back it up");
+            LedgerSigner::create(&path)?
+        }
+    };
+    let pinned = data_plane.pin(LEDGER_PIN, signer.public_key()).await?;
+    if pinned != signer.public_key() {
+        return Err(StartError::LedgerKeyForeign { file });
+    }
+    match data_plane.newest_receipt().await? {
+        Some(newest) if !signer.is_genuine(&newest.leaf) => Err(StartError::LedgerBroken {
+            leaf_index: newest.leaf_index,
+        }),
+        _ => Ok(signer),
+    }
+}
+
+fn service_policy(config: &Config) -> ServicePolicy {
+    let keys = &config.keys;
+    ServicePolicy {
+        key_defaults: KeyDefaults {
+            allowed_modules: keys.allowed_modules.clone(),
+            max_usage_per_day: keys.max_usage_per_day.get(),
+            rotation_schedule: keys.rotation_schedule,
+            rotation_grace_period: keys.rotation_grace_period,
+        },
+        approvals: ApprovalPolicy {
+            operations: config.approvals.operations.clone(),
+        },
+    }
+}

@@ -1,0 +1,113 @@
+//! `kms serve`: runs the service until SIGTERM or SIGINT.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+use super::FAULTY_CONFIGURATION;
+use crate::app::App;
+use crate::config::{Config, Log, LogFormat, LogLevel, Source};
+use crate::telemetry::log;
+
+/// Runs the service. Exits with 0 after an orderly shutdown, 64 for a faulty
+/// configuration and 1 when it cannot start.
+pub(super) fn run(config_dir: Option<PathBuf>) -> ExitCode {
+    let loaded = match Config::load(&Source::from_process(config_dir)) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            // Before there is a log there is standard error; if even that is
+            // gone, the exit code is left.
+            let _ = writeln!(io::stderr(), "{faults}");
+            return ExitCode::from(FAULTY_CONFIGURATION);
+        }
+    };
+    let config = loaded.config;
+    let _flushed_when_dropped = start_log(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(serve(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
+}
+
+/// Only the composition root and what calls it may box any error.
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve(config: &Config) -> Result<(), AnyError> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let mut hangup = signal(SignalKind::hangup())?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if config.environment.is_development() {
+        tracing::warn!(
+            "DEVELOPMENT MODE: every caller is believed to be whom it says, and any approval of \
+             ten characters counts; never expose this to a network"
+        );
+    }
+    let app = App::start(config).await?;
+    let operations = app.operations_address()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        environment = %config.environment,
+        api = %app.api_address()?,
+        operations = operations.map(tracing::field::display),
+        "listening"
+    );
+    let stop = async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                // Left alone it would end the process.
+                _ = hangup.recv() => tracing::info!("SIGHUP: nothing to reload without TLS"),
+            }
+        }
+    };
+    app.run(stop).await;
+    Ok(())
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    tracing::error!(error, "cannot start");
+    ExitCode::FAILURE
+}
+
+fn start_log(config: &Config) -> impl Drop {
+    let Log { format, level } = config.log;
+    let format = match format {
+        LogFormat::Text => log::LogFormat::Text,
+        LogFormat::Json => log::LogFormat::Json,
+    };
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let service = log::ServiceIdentity {
+        version: env!("CARGO_PKG_VERSION"),
+        environment: config.environment.to_string(),
+        host: host_name(),
+    };
+    log::start(format, level, service)
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "unknown".to_owned())
+}

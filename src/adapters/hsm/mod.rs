@@ -1,0 +1,4 @@
+//! The HSM backends, and what they share: public keys, which every backend
+//! checks signatures with in software.
+
+pub mod public_key;

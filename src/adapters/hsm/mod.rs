@@ -2,3 +2,4 @@
 //! checks signatures with in software.
 
 pub mod public_key;
+pub mod software;

@@ -1,0 +1,5 @@
+//! The HSM backends, and what they share: public keys, which every backend
+//! checks signatures with in software.
+
+pub mod public_key;
+pub mod software;

@@ -1,8 +1,10 @@
 //! The composition root: from a configuration to a service that listens. The
 //! only place that sees every room.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::adapters::clock::SystemClock;
-use crate::adapters::data_plane::{MemoryDataPlane, OpenError, SqliteDataPlane, SqliteOptions};
-use crate::adapters::hsm::software::{
-    KekFault, KeyEncryptionKey, SoftwareHsm, SoftwareHsmSettings,
-};
+use crate::adapters::data_plane::memory::MemoryDataPlane;
+use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
+use crate::adapters::hsm::software::kek::{KekFault, KeyEncryptionKey};
+use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
 use crate::adapters::iam::DevelopmentIam;
 use crate::adapters::ledger::{LedgerKeyFault, LedgerSigner};
 use crate::adapters::trust_plane::X509TrustPlane;
@@ -42,14 +44,22 @@ const LEDGER_PIN: &str = "ledger_public_key";
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("the data folder {path} (data_dir) cannot be made")]
+    DataDir {
+        /// The folder.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The store cannot be opened.
-    #[error("the store cannot be opened: {0}")]
+    #[error("the store cannot be opened")]
     Store(#[from] OpenError),
     /// The store was opened, and failed.
     #[error("the store failed while starting")]
     StoreFailed(#[from] Unavailable),
     /// The key-encryption key cannot be used.
-    #[error("the key-encryption key cannot be used: {0}")]
+    #[error(transparent)]
     Kek(#[from] KekFault),
     /// The store has keys, and the key that seals them is not there.
     #[error(
@@ -70,7 +80,7 @@ pub enum StartError {
         file: String,
     },
     /// The ledger's key cannot be used.
-    #[error("the ledger's signing key cannot be used: {0}")]
+    #[error("the ledger's signing key cannot be used")]
     LedgerKey(#[from] LedgerKeyFault),
     /// The store has receipts, and the key that signed them is not there.
     #[error(
@@ -100,7 +110,7 @@ pub enum StartError {
         leaf_index: u64,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({setting}): {source}")]
+    #[error("cannot listen on {address} ({setting})")]
     Listen {
         /// The setting it comes from.
         setting: &'static str,
@@ -135,6 +145,7 @@ impl App {
     /// [`StartError`], with how to mend it where the operator can.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
@@ -265,6 +276,17 @@ async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListene
         .map_err(|source| StartError::Listen {
             setting,
             address,
+            source,
+        })
+}
+
+fn make_data_dir(path: &Path) -> Result<(), StartError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| StartError::DataDir {
+            path: path.display().to_string(),
             source,
         })
 }

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod data_plane;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;

@@ -33,11 +33,11 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
     routes
         // A panic is a 500 in the envelope and not a dropped connection.
         .layer(CatchPanicLayer::custom(panic_answer))
-        // Security headers on every answer, failures included.
-        .layer(from_fn(harden))
-        // Outside of what fails, inside of CORS: ids, envelope, log, metrics.
+        // Outside of everything that can fail: ids, envelope, log, metrics.
         .layer(from_fn_with_state(state.clone(), frame))
-        // Outermost, so that a browser may read failures too.
+        // Outside of where failures are rendered, so that they get these too.
+        .layer(from_fn(harden))
+        // Outermost, so that a browser may read failures as well.
         .layer(cors(&state.limits.cors_origins))
 }
 

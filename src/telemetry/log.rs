@@ -178,12 +178,20 @@ struct TextFields {
 
 impl TextFields {
     fn push(&mut self, field: &Field, value: &str) {
-        // A line break in a value must not look like a line of its own.
-        let value = value.escape_debug();
-        if field.name() == "message" {
-            let _ = write!(self.message, "{value}");
+        let text = if field.name() == "message" {
+            &mut self.message
         } else {
-            let _ = write!(self.rest, " {}={value}", field.name());
+            let _ = write!(self.rest, " {}=", field.name());
+            &mut self.rest
+        };
+        for character in value.chars() {
+            // A line break in a value must not look like a line of its own, nor
+            // an escape sequence reach somebody's terminal.
+            if character.is_control() {
+                let _ = write!(text, "{}", character.escape_default());
+            } else {
+                text.push(character);
+            }
         }
     }
 }

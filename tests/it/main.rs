@@ -1,3 +1,11 @@
-//! Black-box tests.
+//! The service from outside, a module a promise, and the two suites that look
+//! at its inside: the layering of the sources and the contract of HSM backends.
 
-fn main() {}
+#[path = "../hsm_conformance.rs"]
+mod hsm_conformance;
+#[path = "../layering.rs"]
+mod layering;
+
+mod support;
+
+mod keys;

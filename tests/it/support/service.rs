@@ -1,0 +1,263 @@
+//! The real composition root on a free port, inside the test's process.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use kms::app::App;
+use kms::config::{Config, Source};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{APPROVAL, SCOPE_QUERY, in_scope};
+
+/// A running service with a data folder of its own.
+pub(crate) struct TestKms {
+    address: SocketAddr,
+    operations: SocketAddr,
+    client: Client,
+    folder: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    running: Option<JoinHandle<()>>,
+}
+
+impl TestKms {
+    /// A service with every default but the ports and the folder.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// A service with these settings too, as environment variables.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_in(folder, settings).await
+    }
+
+    /// A service in a folder that may have been used before.
+    pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
+        let app = App::start(&config(folder.path(), settings))
+            .await
+            .expect("the service starts");
+        let address = app.api_address().expect("an address");
+        let operations = app.operations_address().expect("an address");
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(app.run(async move {
+            let _ = stopped.await;
+        }));
+        let kms = Self {
+            address,
+            operations: operations.expect("an operations listener"),
+            client: Client::new(),
+            folder,
+            stop: Some(stop),
+            running: Some(running),
+        };
+        super::eventually("readiness", || async {
+            let health = kms.get("/kms/v1/health").await;
+            (health.status == StatusCode::OK).then_some(())
+        })
+        .await;
+        kms
+    }
+
+    /// Stops the service in an orderly way and gives its folder back.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(running) = self.running.take() {
+            running.await.expect("no panic");
+        }
+        self.folder
+    }
+
+    /// The data folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the API listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A request to the API, not sent yet.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// A request to the operations listener, not sent yet.
+    pub(crate) fn operations_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.operations))
+    }
+
+    /// GET.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    /// GET with the usual scope in the query.
+    pub(crate) async fn get_scoped(&self, path: &str) -> Answer {
+        let sign = if path.contains('?') { '&' } else { '?' };
+        self.get(&format!("{path}{sign}{SCOPE_QUERY}")).await
+    }
+
+    /// POST of exactly this body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// POST of this body by this module.
+    pub(crate) async fn post_as(&self, module: &str, path: &str, body: &Value) -> Answer {
+        let request = self
+            .request(Method::POST, path)
+            .header("X-Module-Id", module)
+            .json(body);
+        Answer::of(request).await
+    }
+
+    /// POST of this body with an approval in the header.
+    pub(crate) async fn post_approved(&self, path: &str, body: &Value) -> Answer {
+        let request = self
+            .request(Method::POST, path)
+            .header("X-Approval-Token", APPROVAL)
+            .json(body);
+        Answer::of(request).await
+    }
+
+    /// A new key in the usual scope; the answer's body.
+    pub(crate) async fn generate(&self, key_type: &str, fields: Value) -> Value {
+        let usage = match key_type {
+            "AES-256" => json!(["encrypt", "decrypt"]),
+            _ => json!(["sign", "verify"]),
+        };
+        let mut body = in_scope(json!({ "key_type": key_type, "key_usage": usage }));
+        let object = body.as_object_mut().expect("an object");
+        object.extend(fields.as_object().expect("an object").clone());
+        let answer = self.post_approved("/kms/v1/keys", &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
+        answer.body
+    }
+
+    /// The id of a new key in the usual scope.
+    pub(crate) async fn generate_id(&self, key_type: &str) -> String {
+        let made = self.generate(key_type, json!({})).await;
+        made["key_id"].as_str().expect("an id").to_owned()
+    }
+}
+
+/// The configuration of a test: nothing of the machine's, everything on free ports.
+pub(crate) fn config(folder: &Path, settings: &[(&str, &str)]) -> Config {
+    let mut environment = BTreeMap::from([
+        ("KMS__SERVER__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
+        (
+            "KMS__SERVER__OPS_LISTEN".to_owned(),
+            "127.0.0.1:0".to_owned(),
+        ),
+        (
+            "KMS__DATA_DIR".to_owned(),
+            folder.display().to_string(),
+        ),
+    ]);
+    environment.extend(
+        settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    let source = Source {
+        environment,
+        directory: None,
+    };
+    match Config::load(&source) {
+        Ok(loaded) => loaded.config,
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// Sends and reads.
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        Self::read(request.send().await.expect("an answer")).await
+    }
+
+    async fn read(response: Response) -> Self {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let text = response.text().await.expect("a body");
+        Self {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+
+    /// Checks that this is a failure with this status and code, in the envelope
+    /// and with nothing beside it, and gives its details.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16, code: &str) -> &Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        let object = self.body.as_object().expect("an object");
+        assert_eq!(object.keys().collect::<Vec<_>>(), ["error"]);
+        let error = &self.body["error"];
+        let mut fields: Vec<&str> = error
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        fields.sort_unstable();
+        assert_eq!(
+            fields,
+            ["code", "details", "message", "request_id", "retryable"]
+        );
+        assert_eq!(error["code"], code, "{}", self.text);
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()));
+        let retryable = matches!(
+            code,
+            "RATE_LIMITED" | "INTERNAL_ERROR" | "DEPENDENCY_UNAVAILABLE"
+        );
+        assert_eq!(error["retryable"], retryable);
+        let header = self.headers.get("x-request-id").expect("a request id");
+        assert_eq!(error["request_id"], header.to_str().expect("text"));
+        assert_eq!(self.headers["content-type"], "application/json");
+        &error["details"]
+    }
+
+    /// Checks that this was refused for exactly these fields.
+    #[track_caller]
+    pub(crate) fn refused_fields(&self, fields: &[&str]) {
+        let details = self.refused(400, "INVALID_REQUEST");
+        let mut named: Vec<&str> = details["errors"]
+            .as_array()
+            .expect("a list of errors")
+            .iter()
+            .map(|error| error["field"].as_str().expect("a field's name"))
+            .collect();
+        named.sort_unstable();
+        let mut wanted = fields.to_vec();
+        wanted.sort_unstable();
+        assert_eq!(named, wanted, "{}", self.text);
+    }
+
+    /// Checks that this is a success, and gives its body.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> &Value {
+        assert_eq!(self.status.as_u16(), 200, "{}", self.text);
+        &self.body
+    }
+}

@@ -101,7 +101,7 @@ pub fn seal(
 ///
 /// # Errors
 /// [`SealFault`].
-pub fn open(
+pub(super) fn open(
     kek: &KeyEncryptionKey,
     binding: &SecretBinding,
     handle: &KeyHandle,
@@ -127,7 +127,7 @@ pub fn open(
 
 /// Why a sealed secret does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SealFault {
+pub(super) enum SealFault {
     /// It is no sealed secret of a version that is known.
     #[error("it is no sealed secret of a known version")]
     Malformed,

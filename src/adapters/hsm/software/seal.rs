@@ -178,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_version_sealed_still_opens() {
+        let blob = "AWo+DsZHK1q3szpPZsyH5v0/P9re33MGhBBmVkwNmtS0DjuHSr62SqIv\
+                    8yAFd7be2UoeKtSRx3SzoUz9aV1pCxzmIVbM";
+        let blob = crate::domain::binary::Base64Bytes::decode(blob).expect("base64");
+        let handle = KeyHandle::from_bytes(blob.into_bytes().to_vec());
+        let opened = open(&kek(1), &binding(), &handle).expect("opens");
+        assert_eq!(opened.expose(), b"thirty-two bytes, as it happens.");
+    }
+
+    #[test]
     fn it_does_not_open_for_another_key_id() {
         let other = SecretBinding {
             key_id: KeyId::from_bytes([2; 16]),

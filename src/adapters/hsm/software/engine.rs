@@ -120,11 +120,8 @@ fn random_secret() -> Result<SecretBytes, HsmFault> {
 }
 
 fn ed25519_pair(seed: &SecretBytes) -> Result<Ed25519KeyPair, HsmFault> {
-    if seed.len() != SECRET_LEN {
-        return Err(HsmFault::MalformedKey);
-    }
     // Unchecked against the public key, which the seal binds to the same key id
-    // and which every new pair was proven with.
+    // and which every new pair was proven with. It is 32 bytes or no key.
     Ed25519KeyPair::from_seed_unchecked(seed.expose()).map_err(|_| HsmFault::MalformedKey)
 }
 

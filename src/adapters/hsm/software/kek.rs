@@ -320,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn the_id_reveals_nothing_of_the_sealing_key_and_stays_the_same_for_ever() {
+        let secret = [1; 32];
+        let kek = KeyEncryptionKey::derive(&secret).expect("derives");
+        let sealing_key = derive::<32>(&secret, SEALING_INFO).expect("derives");
+        assert_ne!(sealing_key[..KEK_ID_LEN], kek.id);
+        // Stores hold it, so no later version may derive another.
+        assert_eq!(kek.id(), "6a3e0ec6472b5ab7");
+    }
+
+    #[test]
     fn a_raw_key_may_end_in_a_line_end() {
         assert!(load(&[b'\n'; 32]).is_ok());
     }

@@ -101,7 +101,7 @@ pub fn seal(
 ///
 /// # Errors
 /// [`SealFault`].
-pub fn open(
+pub(super) fn open(
     kek: &KeyEncryptionKey,
     binding: &SecretBinding,
     handle: &KeyHandle,
@@ -127,7 +127,7 @@ pub fn open(
 
 /// Why a sealed secret does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SealFault {
+pub(super) enum SealFault {
     /// It is no sealed secret of a version that is known.
     #[error("it is no sealed secret of a known version")]
     Malformed,
@@ -175,6 +175,16 @@ mod tests {
         assert_eq!(opened.expose(), b"thirty-two bytes, as it happens.");
         assert_eq!(sealed().as_bytes()[0], VERSION);
         assert_ne!(sealed(), sealed(), "each under its own nonce");
+    }
+
+    #[test]
+    fn what_an_earlier_version_sealed_still_opens() {
+        let blob = "AWo+DsZHK1q3szpPZsyH5v0/P9re33MGhBBmVkwNmtS0DjuHSr62SqIv\
+                    8yAFd7be2UoeKtSRx3SzoUz9aV1pCxzmIVbM";
+        let blob = crate::domain::binary::Base64Bytes::decode(blob).expect("base64");
+        let handle = KeyHandle::from_bytes(blob.into_bytes().to_vec());
+        let opened = open(&kek(1), &binding(), &handle).expect("opens");
+        assert_eq!(opened.expose(), b"thirty-two bytes, as it happens.");
     }
 
     #[test]

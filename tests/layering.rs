@@ -66,7 +66,10 @@ fn parts(file: &Path) -> Vec<String> {
 /// anywhere.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("readable");
-    let before_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let before_tests = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
     before_tests
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -107,7 +110,11 @@ fn every_room_imports_only_what_lies_below_it() {
                 faults.push(format!("{} imports {imported}", file.display()));
             }
         }
-        assert!(!code.contains("crate::{"), "{}: one path a use, so that this test can read it", file.display());
+        assert!(
+            !code.contains("crate::{"),
+            "{}: one path a use, so that this test can read it",
+            file.display()
+        );
     }
     assert!(faults.is_empty(), "{faults:#?}");
 }
@@ -134,7 +141,9 @@ fn a_library_is_known_only_where_it_has_its_home() {
         let code = code(&file);
         for (library, rooms) in KNOWN_ONLY_IN {
             let used = code.contains(&format!("{library}::"))
-                && names_after(&code, &format!("{library}::")).iter().any(|name| !name.is_empty());
+                && names_after(&code, &format!("{library}::"))
+                    .iter()
+                    .any(|name| !name.is_empty());
             if used && !rooms.contains(&room.as_str()) {
                 faults.push(format!("{} uses {library}", file.display()));
             }

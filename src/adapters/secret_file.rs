@@ -1,97 +1,123 @@
-//! Files that hold one secret: made once, readable by their owner only.
+//! Files that hold one secret of 32 bytes: made once, durable, readable by their
+//! owner only. Knows nothing of what the secrets are for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::domain::secret::SecretBytes;
-
 /// The length of every such secret, in bytes.
-pub const SECRET_BYTES: usize = 32;
+pub const SECRET_LEN: usize = 32;
+/// The length of its base64 form: 32 bytes with padding.
+const BASE64_LEN: usize = 44;
+/// The most that is read of a file; longer than every form that is taken.
+const READ_LIMIT: usize = 64;
 
-/// No such file is longer: 32 bytes in base64 with a line end are 45.
-const LONGEST_FILE: u64 = 64;
+/// A secret of 32 bytes on its way from or to its file.
+pub type Secret = Zeroizing<[u8; SECRET_LEN]>;
 
-/// What is wrong with a secret's file.
+/// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileFault {
-    /// It cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
+    /// Others than its owner may read or write the file.
+    #[error(
+        "{} has mode {mode:04o}, so others than its owner can reach it; run `chmod 600` on it, \
+         and replace the key in it if it may have been read", path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds neither 32 bytes nor the base64 of 32 bytes.
+    #[error(
+        "{} is neither 32 bytes nor 44 characters of base64 long; restore it from its backup",
+        path.display()
+    )]
+    WrongSize {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is as long as the base64 of 32 bytes and is something else.
+    #[error(
+        "{} has the length of base64 and is not the standard base64 of 32 bytes; restore it from \
+         its backup", path.display()
+    )]
+    NotBase64 {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is there and cannot be read.
+    #[error("{} cannot be read; it must be a file that the service's user owns", path.display())]
+    Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// Its content is no such secret.
-    #[error(
-        "{}: expected 32 bytes, raw or in base64; restore the file from its backup",
-        path.display()
-    )]
-    Malformed {
+    /// A new secret was to be written where a file is already.
+    #[error("{} is there already and stays as it is; start again to load it", path.display())]
+    Exists {
         /// The file.
         path: PathBuf,
     },
-    /// Others than its owner may read it.
-    #[error("{}: others than its owner have access to it; run: chmod 600 {}", path.display(), path.display())]
-    Exposed {
+    /// The file cannot be written.
+    #[error("{} cannot be written; the service's user must be able to write there", path.display())]
+    Unwritable {
         /// The file.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
 }
 
-/// Reads a secret of 32 bytes, raw or in base64; `None` where there is no file.
+/// Loads a secret from a file of 32 raw bytes, or of their base64 with at most
+/// one line end behind it; `None` when there is no such file.
 ///
 /// # Errors
-/// [`SecretFileFault`].
-pub fn read(path: &Path) -> Result<Option<SecretBytes>, SecretFileFault> {
-    let at = |source| SecretFileFault::Io {
+/// [`SecretFileFault::Exposed`], [`SecretFileFault::WrongSize`],
+/// [`SecretFileFault::NotBase64`], [`SecretFileFault::Unreadable`]; each names the
+/// file and says how to mend it.
+pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileFault> {
+    let unreadable = |source| SecretFileFault::Unreadable {
         path: path.to_owned(),
         source,
     };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at(error)),
+        Err(error) => return Err(unreadable(error)),
     };
-    // Asked of the open file, so that it cannot be another one by now.
-    if file.metadata().map_err(at)?.permissions().mode() & 0o077 != 0 {
+    // Asked of the open file and not of the path, which could change between.
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
         return Err(SecretFileFault::Exposed {
             path: path.to_owned(),
+            mode,
         });
     }
-    let mut content = Zeroizing::new(Vec::with_capacity(128));
-    file.take(LONGEST_FILE + 1)
-        .read_to_end(&mut content)
-        .map_err(at)?;
-    decode(&content)
+    let mut content = Zeroizing::new([0u8; READ_LIMIT]);
+    let length = read_up_to(file, &mut content[..]).map_err(unreadable)?;
+    parse(&content[..length])
         .map(Some)
-        .ok_or_else(|| SecretFileFault::Malformed {
-            path: path.to_owned(),
-        })
+        .map_err(|malformed| malformed.at(path))
 }
 
-fn decode(content: &[u8]) -> Option<SecretBytes> {
-    if content.len() == SECRET_BYTES {
-        return Some(SecretBytes::new(content.to_vec()));
-    }
-    let text = content.trim_ascii_end();
-    let decoded = STANDARD.decode(text).ok().map(SecretBytes::new)?;
-    (decoded.len() == SECRET_BYTES).then_some(decoded)
-}
-
-/// Makes the file with this secret, mode 0600, durably and never over a file
-/// that is there. Its folder is made too, for the owner only.
+/// Makes a file with this secret: raw, readable by its owner only, and durable
+/// before this returns, so that nothing comes to depend on a secret that a power
+/// failure takes away. Its folder is made too, for the owner only.
 ///
 /// # Errors
-/// [`SecretFileFault::Io`].
-pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> {
-    let at = |source| SecretFileFault::Io {
+/// [`SecretFileFault::Exists`], which leaves the file that is there as it was;
+/// [`SecretFileFault::Unwritable`].
+pub fn create(path: &Path, secret: &Secret) -> Result<(), SecretFileFault> {
+    let unwritable = |source| SecretFileFault::Unwritable {
         path: path.to_owned(),
         source,
     };
@@ -103,105 +129,213 @@ pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> 
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(at)?;
-    // Written beside its place and linked into it, so that no crash leaves half
-    // a secret under the name; a link, unlike a rename, replaces nothing.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = write_new(&beside, secret).and_then(|()| fs::hard_link(&beside, path));
-    let removed = fs::remove_file(&beside);
-    written.map_err(at)?;
-    removed.map_err(at)?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(at)
+        .map_err(unwritable)?;
+    write_new(folder, path, &secret[..]).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => SecretFileFault::Exists {
+            path: path.to_owned(),
+        },
+        _ => unwritable(source),
+    })
 }
 
-fn write_new(path: &Path, secret: &SecretBytes) -> io::Result<()> {
+/// What is wrong with a file's content.
+enum Malformed {
+    Size,
+    Base64,
+}
+
+impl Malformed {
+    fn at(self, path: &Path) -> SecretFileFault {
+        let path = path.to_owned();
+        match self {
+            Self::Size => SecretFileFault::WrongSize { path },
+            Self::Base64 => SecretFileFault::NotBase64 { path },
+        }
+    }
+}
+
+fn parse(content: &[u8]) -> Result<Secret, Malformed> {
+    // The raw form first: 32 random bytes may well end in a line end.
+    if let Ok(raw) = <[u8; SECRET_LEN]>::try_from(content) {
+        return Ok(Zeroizing::new(raw));
+    }
+    let text = content.strip_suffix(b"\n").unwrap_or(content);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    if text.len() != BASE64_LEN {
+        return Err(Malformed::Size);
+    }
+    // One byte longer than the key: the decoder asks for whole groups.
+    let mut decoded = Zeroizing::new([0u8; SECRET_LEN + 1]);
+    let length = STANDARD
+        .decode_slice(text, &mut decoded[..])
+        .map_err(|_| Malformed::Base64)?;
+    <[u8; SECRET_LEN]>::try_from(&decoded[..length])
+        .map(Zeroizing::new)
+        .map_err(|_| Malformed::Base64)
+}
+
+/// Reads until the end or until the buffer is full, without a buffer of its own
+/// that nobody would erase.
+fn read_up_to(mut source: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match source.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// Writes a file that appears whole or not at all, and never over another one.
+fn write_new(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut scratch_name = std::ffi::OsString::from(".");
+    scratch_name.push(name);
+    scratch_name.push(format!(".{}.new", Uuid::new_v4().simple()));
+    let scratch = Scratch(folder.join(scratch_name));
+
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
-    file.write_all(secret.expose())?;
-    file.sync_all()
+        .open(&scratch.0)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    // A link, since a rename would replace a file that somebody else made meanwhile.
+    fs::hard_link(&scratch.0, path)?;
+    drop(scratch);
+    File::open(folder)?.sync_all()
+}
+
+/// A file that goes when this does.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Where nothing was written there is nothing to remove; what stays for
+        // any other reason is readable by its owner only, as the key itself is.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn secret() -> SecretBytes {
-        SecretBytes::new((0..32).collect())
-    }
-
-    #[test]
-    fn what_was_created_reads_back_and_only_its_owner_can() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("made/along/secret");
-        assert!(read(&path).expect("no file is no fault").is_none());
-        create(&path, &secret()).expect("created");
-        let mode = fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let read = read(&path).expect("readable").expect("there");
-        assert_eq!(read.expose(), secret().expose());
-        let left = fs::read_dir(path.parent().expect("a parent")).expect("a folder");
-        assert_eq!(left.count(), 1, "nothing is left beside it");
-    }
-
-    #[test]
-    fn a_secret_is_never_written_over_another() {
+    fn file(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("secret");
-        create(&path, &secret()).expect("created");
-        assert!(create(&path, &SecretBytes::new(vec![9; 32])).is_err());
-        let read = read(&path).expect("readable").expect("there");
-        assert_eq!(read.expose(), secret().expose());
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        (folder, path)
     }
 
-    fn write(path: &Path, content: &[u8], mode: u32) {
-        fs::write(path, content).expect("written");
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    fn loaded(content: &[u8]) -> Result<Option<Secret>, SecretFileFault> {
+        let (_folder, path) = file(content, 0o600);
+        load(&path)
+    }
+
+    fn bytes_of(content: &[u8]) -> [u8; SECRET_LEN] {
+        *loaded(content).expect("loads").expect("is there")
     }
 
     #[test]
-    fn base64_is_read_too_and_nothing_else() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("secret");
-        let text = format!("{}\n", STANDARD.encode(secret().expose()));
-        write(&path, text.as_bytes(), 0o600);
-        let read_back = read(&path).expect("readable").expect("there");
-        assert_eq!(read_back.expose(), secret().expose());
-        for bad in [
-            &b""[..],
-            b"short",
-            &[7; 31],
-            &[7; 33],
-            &[b'A'; 64],
-            &[b'A'; 500],
-        ] {
-            write(&path, bad, 0o600);
-            let fault = read(&path).err();
+    fn raw_and_base64_are_the_same_secret() {
+        let raw = [0xfb; 32];
+        let text = STANDARD.encode(raw);
+        assert_eq!(bytes_of(&raw), raw);
+        assert_eq!(bytes_of(text.as_bytes()), raw);
+        assert_eq!(bytes_of(format!("{text}\n").as_bytes()), raw);
+        assert_eq!(bytes_of(format!("{text}\r\n").as_bytes()), raw);
+    }
+
+    #[test]
+    fn a_raw_secret_may_end_in_a_line_end() {
+        assert_eq!(bytes_of(&[b'\n'; 32]), [b'\n'; 32]);
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_refused() {
+        for length in [0, 1, 31, 33, 43, 46, 64, 65, 10_000] {
+            let refused = loaded(&vec![b'A'; length]).err();
             assert!(
-                matches!(fault, Some(SecretFileFault::Malformed { .. })),
-                "{} bytes",
-                bad.len()
+                matches!(refused, Some(SecretFileFault::WrongSize { .. })),
+                "{length}"
             );
+        }
+    }
+
+    #[test]
+    fn text_of_the_right_length_that_is_no_base64_is_refused() {
+        for text in ["A".repeat(44), "-".repeat(43) + "=", "A".repeat(42) + "=="] {
+            assert!(matches!(
+                loaded(text.as_bytes()).err(),
+                Some(SecretFileFault::NotBase64 { .. })
+            ));
         }
     }
 
     #[test]
     fn a_file_that_others_can_reach_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("secret");
-        for mode in [0o640, 0o604, 0o620, 0o644] {
-            write(&path, secret().expose(), mode);
-            let fault = read(&path).err();
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o660] {
+            let (_folder, path) = file(&[1; 32], mode);
+            let refused = load(&path).err().expect("refused");
             assert!(
-                matches!(fault, Some(SecretFileFault::Exposed { .. })),
-                "{mode:o}"
+                matches!(refused, SecretFileFault::Exposed { mode: found, .. } if found == mode)
             );
+            let text = refused.to_string();
+            assert!(text.contains(&path.display().to_string()), "{text}");
+            assert!(text.contains("chmod 600"), "{text}");
         }
+        for mode in [0o600, 0o400] {
+            let (_folder, path) = file(&[1; 32], mode);
+            assert!(load(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn no_file_is_no_secret_and_a_folder_is_a_fault() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(matches!(load(&folder.path().join("secret")), Ok(None)));
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("set");
+        assert!(matches!(
+            load(folder.path()),
+            Err(SecretFileFault::Unreadable { .. })
+        ));
+    }
+
+    #[test]
+    fn what_was_created_loads_again_and_only_its_owner_reads_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("made/along/secret");
+        create(&path, &Secret::new([7; 32])).expect("created");
+        let loaded = load(&path).expect("loads").expect("is there");
+        assert_eq!(*loaded, [7; 32]);
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        let folder = path.parent().expect("a parent");
+        assert_eq!(mode(folder), 0o700);
+        let names: Vec<_> = fs::read_dir(folder).expect("a folder").collect();
+        assert_eq!(names.len(), 1, "the scratch file is gone");
+    }
+
+    #[test]
+    fn creating_never_replaces_a_file() {
+        let (folder, path) = file(&[1; 32], 0o600);
+        let refused = create(&path, &Secret::new([7; 32])).err();
+        assert!(matches!(refused, Some(SecretFileFault::Exists { .. })));
+        assert_eq!(fs::read(&path).expect("there"), [1; 32]);
+        let names: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+        assert_eq!(names.len(), 1, "the scratch file is gone");
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_is_said_so() {
+        let (_folder, path) = file(&[1; 32], 0o600);
+        let refused = create(&path.join("below-a-file"), &Secret::new([7; 32])).err();
+        assert!(matches!(refused, Some(SecretFileFault::Unwritable { .. })));
     }
 }

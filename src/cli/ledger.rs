@@ -33,7 +33,8 @@ pub(super) fn public_key(config_dir: Option<PathBuf>) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(fault) => {
-            let _ = writeln!(io::stderr(), "{fault}");
+            let cause = std::error::Error::source(&fault).map(|cause| format!(": {cause}"));
+            let _ = writeln!(io::stderr(), "{fault}{}", cause.unwrap_or_default());
             ExitCode::FAILURE
         }
     }

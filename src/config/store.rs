@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(parsed.shown, "\"postgres://kms:********@db/kms\"");
         assert!(matches!(
             parsed.value,
-            StoreUrl::Postgres(url) if url.expose() == "postgres://kms:hunter2@db/kms"
+            StoreUrl::Postgres(url) if url.expose() == b"postgres://kms:hunter2@db/kms"
         ));
     }
 }

@@ -35,7 +35,10 @@ async fn a_new_key_is_answered_with_exactly_the_fields_of_the_contract() {
         assert_eq!(made["key_type"], key_type);
         assert_eq!(made["key_state"], "active");
         assert_eq!(made["algorithms"], algorithms);
-        assert_eq!(made["key_id"].as_str().expect("a text").as_bytes()[14], b'7');
+        assert_eq!(
+            made["key_id"].as_str().expect("a text").as_bytes()[14],
+            b'7'
+        );
         assert!(made["valid_until"].as_str().expect("a text").ends_with('Z'));
         match key_type {
             "AES-256" => assert_eq!(made["public_key"], Value::Null),
@@ -63,9 +66,7 @@ async fn the_usage_may_be_one_string_and_the_approval_may_come_in_the_body() {
 #[tokio::test]
 async fn metadata_says_everything_but_the_secret() {
     let kms = TestKms::start().await;
-    let made = kms
-        .generate("Ed25519", json!({ "key_alias": "a.b" }))
-        .await;
+    let made = kms.generate("Ed25519", json!({ "key_alias": "a.b" })).await;
     let id = made["key_id"].as_str().expect("an id");
     let answer = kms.get_scoped(&format!("/kms/v1/keys/{id}")).await;
     let key = answer.ok();
@@ -133,7 +134,11 @@ async fn keys_are_listed_page_by_page_and_by_filter() {
     let kms = TestKms::start().await;
     let mut made = Vec::new();
     for number in 0..5 {
-        let key_type = if number % 2 == 0 { "Ed25519" } else { "AES-256" };
+        let key_type = if number % 2 == 0 {
+            "Ed25519"
+        } else {
+            "AES-256"
+        };
         made.push(kms.generate_id(key_type).await);
     }
     let mut listed = Vec::new();

@@ -10,11 +10,9 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
 
-use crate::adapters::secret_file::{self, SECRET_BYTES, SecretFileFault};
+use crate::adapters::secret_file::{self, SECRET_LEN, Secret, SecretFileFault};
 use crate::domain::receipt::{Receipt, SignedReceipt};
-use crate::domain::secret::SecretBytes;
 use crate::ports::ledger::{EvidenceLedger, LedgerError};
 
 /// The name of the ledger's key in C2SP signed-note form.
@@ -46,7 +44,7 @@ impl LedgerSigner {
     /// # Errors
     /// [`LedgerKeyFault`].
     pub fn load(path: &Path) -> Result<Option<Self>, LedgerKeyFault> {
-        secret_file::read(path)?
+        secret_file::load(path)?
             .map(|seed| Self::from_seed(&seed))
             .transpose()
     }
@@ -56,11 +54,10 @@ impl LedgerSigner {
     /// # Errors
     /// [`LedgerKeyFault`].
     pub fn create(path: &Path) -> Result<Self, LedgerKeyFault> {
-        let mut bytes = Zeroizing::new([0u8; SECRET_BYTES]);
+        let mut seed = Secret::new([0u8; SECRET_LEN]);
         SystemRandom::new()
-            .fill(bytes.as_mut())
+            .fill(&mut seed[..])
             .map_err(|_| LedgerKeyFault::Refused)?;
-        let seed = SecretBytes::take_from(bytes.as_mut());
         let signer = Self::from_seed(&seed)?;
         secret_file::create(path, &seed)?;
         Ok(signer)
@@ -69,10 +66,9 @@ impl LedgerSigner {
     /// A signer with this seed (RFC 8032 §5.1.5).
     ///
     /// # Errors
-    /// [`LedgerKeyFault::Refused`] unless it is 32 bytes.
-    pub fn from_seed(seed: &SecretBytes) -> Result<Self, LedgerKeyFault> {
-        let key = Ed25519KeyPair::from_seed_unchecked(seed.expose())
-            .map_err(|_| LedgerKeyFault::Refused)?;
+    /// [`LedgerKeyFault::Refused`] when the library does not take it.
+    pub fn from_seed(seed: &[u8; SECRET_LEN]) -> Result<Self, LedgerKeyFault> {
+        let key = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| LedgerKeyFault::Refused)?;
         let fingerprint = digest(&SHA256, key.public_key().as_ref());
         let signer_key_id = fingerprint
             .as_ref()
@@ -153,7 +149,7 @@ mod tests {
     use crate::domain::receipt::tests::receipt;
 
     fn signer() -> LedgerSigner {
-        LedgerSigner::from_seed(&SecretBytes::new(vec![7; 32])).expect("32 bytes")
+        LedgerSigner::from_seed(&[7; 32]).expect("32 bytes")
     }
 
     #[test]
@@ -190,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_receipt_of_another_ledger_is_not_genuine() {
-        let other = LedgerSigner::from_seed(&SecretBytes::new(vec![8; 32])).expect("32 bytes");
+        let other = LedgerSigner::from_seed(&[8; 32]).expect("32 bytes");
         let signed = other.sign(receipt()).expect("signed");
         assert!(!signer().is_genuine(&signed.leaf));
     }

@@ -6,8 +6,13 @@ use std::path::Path;
 
 use super::super::testing::{Given, folder, load, source_of};
 use super::super::*;
+use crate::domain::ids::ModuleId;
 use crate::domain::policy::ApprovalGroup;
 use crate::domain::secret::SecretBytes;
+
+fn names(modules: &[ModuleId]) -> Vec<&str> {
+    modules.iter().map(ModuleId::as_str).collect()
+}
 
 #[test]
 fn with_nothing_set_everything_has_the_default_of_development() {
@@ -39,7 +44,7 @@ fn with_nothing_set_everything_has_the_default_of_development() {
     assert_eq!(config.keys.rotation_grace_period.to_string(), "P7D");
     assert_eq!(config.keys.max_usage_per_day.get(), 10_000);
     assert_eq!(
-        config.keys.allowed_modules,
+        names(&config.keys.allowed_modules),
         ["M21", "M23", "M27", "M29", "M34"]
     );
     assert_eq!(config.limits.requests_per_second.get(), 100);
@@ -89,7 +94,7 @@ fn each_layer_overrides_the_one_below_it() {
 fn a_list_replaces_the_list_below_it() {
     let files = folder(&[("default.toml", "keys.allowed_modules = [\"M35\"]")]);
     let config = load(&Given::nothing().folder(files.path())).config;
-    assert_eq!(config.keys.allowed_modules, ["M35"]);
+    assert_eq!(names(&config.keys.allowed_modules), ["M35"]);
 }
 
 #[test]

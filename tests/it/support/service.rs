@@ -159,10 +159,7 @@ pub(crate) fn config(folder: &Path, settings: &[(&str, &str)]) -> Config {
             "KMS__SERVER__OPS_LISTEN".to_owned(),
             "127.0.0.1:0".to_owned(),
         ),
-        (
-            "KMS__DATA_DIR".to_owned(),
-            folder.display().to_string(),
-        ),
+        ("KMS__DATA_DIR".to_owned(), folder.display().to_string()),
     ]);
     environment.extend(
         settings
@@ -226,7 +223,11 @@ impl Answer {
             ["code", "details", "message", "request_id", "retryable"]
         );
         assert_eq!(error["code"], code, "{}", self.text);
-        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()));
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty())
+        );
         let retryable = matches!(
             code,
             "RATE_LIMITED" | "INTERNAL_ERROR" | "DEPENDENCY_UNAVAILABLE"

@@ -2,3 +2,4 @@
 //! ports don't know each other.
 
 pub mod cache;
+pub mod data_plane;

@@ -2,3 +2,4 @@
 //! port. One suite of tests holds all of them to the port's contract.
 
 pub mod memory;
+pub mod sqlite;

@@ -3,3 +3,6 @@
 
 pub mod memory;
 pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;

@@ -27,7 +27,8 @@ use crate::domain::usage::{UsageCounter, UsageReservation};
 /// version of the key that it was permitted for. So the ledger's order is the
 /// order in which things happened: no use stands behind the revocation of its key.
 ///
-/// **An abandoned commit** (its future dropped) may or may not be kept.
+/// **An abandoned commit** may or may not be kept: its future was dropped, or it
+/// was answered [`Unavailable`] because the disk took longer than its deadline.
 ///
 /// [`commit`]: DataPlane::commit
 #[async_trait]
@@ -79,6 +80,13 @@ pub trait DataPlane: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`].
     async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable>;
+
+    /// Pins a value to a name for good: stores it if the name has none yet, and
+    /// answers what is stored, durably.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable>;
 
     /// Writes something, durably, and reads it back: the health check.
     ///

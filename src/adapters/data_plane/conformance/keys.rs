@@ -1,0 +1,362 @@
+//! Keys and anchors: scope, aliases, versions, atomicity, pages and counts.
+
+use super::{
+    Store, by_alias, changes, conflict, insert, key_with_alias, now, receipt_in, revocation,
+    rotation, scope, stored_key,
+};
+use crate::domain::algorithm::KeyType;
+use crate::domain::ids::{KeyId, KeyRef, TrustAnchorId};
+use crate::domain::key::{HsmBackendName, KeyState, KeyUsage, KeyUsageSet, RevocationReason};
+use crate::domain::scope::{Environment, Plane};
+use crate::domain::time::{Period, Timestamp};
+use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};
+use crate::ports::data_plane::{Change, Conflict, KeyQuery};
+
+pub(super) async fn a_key_is_found_in_its_scope_only(store: Store) {
+    let key = key_with_alias("line");
+    let home = key.record.scope.clone();
+    insert(&*store, key.clone()).await;
+    let mut elsewhere = [home.clone(), home.clone(), home.clone()];
+    elsewhere[0].tenant_id = "other".parse().expect("valid");
+    elsewhere[1].environment = Environment::Prod;
+    elsewhere[2].plane = Plane::Shared;
+    for name in [KeyRef::Id(key.record.key_id), by_alias("line")] {
+        // Twice: what the first look-up left in a cache must not answer the others.
+        for _ in 0..2 {
+            let found = store.find_key(&home, &name).await.expect("available");
+            assert_eq!(found.as_deref(), Some(&key));
+            for scope in &elsewhere {
+                let found = store.find_key(scope, &name).await.expect("available");
+                assert_eq!(found, None, "{scope:?}");
+            }
+        }
+    }
+    for scope in elsewhere {
+        let page = store.list_keys(all_of(scope)).await.expect("available");
+        assert!(page.keys.is_empty());
+    }
+}
+
+pub(super) async fn every_field_of_a_key_reads_back(store: Store) {
+    let instant = |micros| Some(Timestamp::from_microseconds(micros).expect("valid"));
+    let mut full = key_with_alias("full");
+    let record = &mut full.record;
+    record.key_type = KeyType::Rsa2048;
+    record.key_usage = KeyUsageSet::of([KeyUsage::Verify]).expect("not empty");
+    record.key_state = KeyState::Archived;
+    record.version = 7;
+    record.algorithms = KeyType::Rsa2048.algorithms().to_vec();
+    record.backend = HsmBackendName::Pkcs11;
+    record.public_key = Some("-----BEGIN ü\n'\";--".to_owned());
+    record.access_policy.allowed_modules = vec![];
+    record.access_policy.requires_approval = true;
+    record.access_policy.max_usage_per_day = crate::domain::policy::LARGEST_DAILY_LIMIT;
+    record.rotation_count = u32::MAX;
+    record.predecessor_key_id = Some(KeyId::generate());
+    record.successor_key_id = Some(KeyId::generate());
+    record.rotated_at = instant(-1);
+    record.grace_until = instant(1);
+    record.archived_at = instant(1_700_000_000_123_456);
+    record.revoked_at = instant(0);
+    record.revocation_reason = Some(RevocationReason::PolicyViolation);
+    let plain = stored_key();
+    for key in [full, plain] {
+        insert(&*store, key.clone()).await;
+        let name = KeyRef::Id(key.record.key_id);
+        let found = store.find_key(&key.record.scope, &name).await;
+        assert_eq!(found.expect("available").as_deref(), Some(&key));
+    }
+}
+
+pub(super) async fn an_alias_names_the_active_key_and_no_other_may_bear_it(store: Store) {
+    let first = key_with_alias("line");
+    let scope = first.record.scope.clone();
+    insert(&*store, first.clone()).await;
+    let second = changes(vec![Change::InsertKey(key_with_alias("line"))]);
+    assert_eq!(conflict(store.commit(second).await), Conflict::AliasTaken);
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available").as_deref(), Some(&first));
+    let unknown = store.find_key(&scope, &by_alias("none")).await;
+    assert_eq!(unknown.expect("available"), None);
+    assert_eq!(store.ledger_size(), 1);
+}
+
+pub(super) async fn an_alias_is_free_again_once_its_key_is_revoked(store: Store) {
+    let first = key_with_alias("line");
+    let scope = first.record.scope.clone();
+    insert(&*store, first.clone()).await;
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert!(found.expect("available").is_some());
+    let revoked = store.commit(revocation(&first.record)).await;
+    revoked.expect("nothing conflicts");
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available"), None);
+    let second = key_with_alias("line");
+    insert(&*store, second.clone()).await;
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available").as_deref(), Some(&second));
+}
+
+pub(super) async fn a_rotation_hands_the_alias_over_in_one_transaction(store: Store) {
+    let old = key_with_alias("line");
+    let scope = old.record.scope.clone();
+    insert(&*store, old.clone()).await;
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available").as_deref(), Some(&old));
+    let (successor, rotate) = rotation(&old.record);
+    store.commit(rotate).await.expect("nothing conflicts");
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available").as_deref(), Some(&successor));
+    let old = store.find_key(&scope, &KeyRef::Id(old.record.key_id)).await;
+    let old = old.expect("available").expect("still there");
+    assert_eq!(old.record.key_state, KeyState::PendingRotation);
+    assert!(old.handle.is_some());
+}
+
+pub(super) async fn the_same_alias_in_another_scope_is_another_alias(store: Store) {
+    let here = key_with_alias("line");
+    let mut there = key_with_alias("line");
+    there.record.scope = scope("other");
+    for key in [&here, &there] {
+        insert(&*store, key.clone()).await;
+    }
+    for key in [&here, &there] {
+        let found = store.find_key(&key.record.scope, &by_alias("line")).await;
+        assert_eq!(found.expect("available").as_deref(), Some(key));
+    }
+}
+
+pub(super) async fn a_change_to_any_version_but_the_last_conflicts(store: Store) {
+    let key = stored_key();
+    insert(&*store, key.clone()).await;
+    for version in [0, 1, 3, u64::from(u32::MAX)] {
+        let mut record = key.record.clone();
+        record.version = version;
+        let change = changes(vec![Change::UpdateKey(record)]);
+        assert_eq!(conflict(store.commit(change).await), Conflict::KeyChanged);
+    }
+    let unknown = changes(vec![Change::UpdateKey(stored_key().record)]);
+    assert_eq!(conflict(store.commit(unknown).await), Conflict::KeyChanged);
+    assert_eq!(store.ledger_size(), 1);
+}
+
+pub(super) async fn a_change_never_reaches_into_another_scope(store: Store) {
+    let key = stored_key();
+    insert(&*store, key.clone()).await;
+    let mut foreign = key.record.revoked(RevocationReason::Retired, now());
+    if let Ok(record) = &mut foreign {
+        record.scope = scope("other");
+    }
+    let change = changes(vec![Change::UpdateKey(foreign.expect("active"))]);
+    assert_eq!(conflict(store.commit(change).await), Conflict::KeyChanged);
+    let name = KeyRef::Id(key.record.key_id);
+    let found = store.find_key(&key.record.scope, &name).await;
+    assert_eq!(found.expect("available").as_deref(), Some(&key));
+}
+
+pub(super) async fn of_two_rotations_at_once_one_leaves_a_successor(store: Store) {
+    let old = key_with_alias("line");
+    let scope = old.record.scope.clone();
+    insert(&*store, old.clone()).await;
+    let rotations: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, (successor, rotate)) = (store.clone(), rotation(&old.record));
+            tokio::spawn(async move { (successor, store.commit(rotate).await) })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for rotation in rotations {
+        match rotation.await.expect("no panic") {
+            (successor, Ok(())) => winners.push(successor),
+            (_, refused) => assert_eq!(conflict(refused), Conflict::KeyChanged),
+        }
+    }
+    assert_eq!(winners.len(), 1);
+    let found = store.find_key(&scope, &by_alias("line")).await;
+    assert_eq!(found.expect("available").as_deref(), winners.first());
+    let page = store.list_keys(all_of(scope)).await.expect("available");
+    assert_eq!(page.keys.len(), 2);
+    assert_eq!(store.ledger_size(), 2);
+}
+
+pub(super) async fn a_key_that_exists_is_not_inserted_again(store: Store) {
+    let key = stored_key();
+    insert(&*store, key.clone()).await;
+    let mut again = key.clone();
+    again.record.scope = scope("other");
+    for key in [key, again] {
+        let twice = changes(vec![Change::InsertKey(key)]);
+        assert_eq!(conflict(store.commit(twice).await), Conflict::KeyChanged);
+    }
+    assert_eq!(store.ledger_size(), 1);
+}
+
+pub(super) async fn a_revoked_key_has_no_handle(store: Store) {
+    let key = stored_key();
+    let name = KeyRef::Id(key.record.key_id);
+    insert(&*store, key.clone()).await;
+    let before = store.find_key(&key.record.scope, &name).await;
+    assert!(before.expect("available").expect("found").handle.is_some());
+    let revoked = store.commit(revocation(&key.record)).await;
+    revoked.expect("nothing conflicts");
+    let after = store.find_key(&key.record.scope, &name).await;
+    let after = after.expect("available").expect("the metadata stays");
+    assert_eq!(after.handle, None);
+    assert_eq!(after.record.key_state, KeyState::Destroyed);
+    assert_eq!(after.record.revoked_at, Some(now()));
+}
+
+pub(super) async fn a_conflict_in_a_later_change_undoes_the_earlier_ones(store: Store) {
+    let (old, taken) = (key_with_alias("line"), key_with_alias("taken"));
+    let scope = old.record.scope.clone();
+    insert(&*store, old.clone()).await;
+    insert(&*store, taken).await;
+    let replaced = old
+        .record
+        .replaced_by(KeyId::generate(), now(), Period::days(7));
+    let newcomer = key_with_alias("line");
+    let doomed = changes(vec![
+        Change::UpdateKey(replaced.expect("active")),
+        Change::InsertKey(newcomer.clone()),
+        Change::InsertTrustAnchor(anchor("aa")),
+        Change::InsertKey(key_with_alias("taken")),
+    ]);
+    let before = store.key_counts();
+    assert_eq!(conflict(store.commit(doomed).await), Conflict::AliasTaken);
+    for name in [KeyRef::Id(old.record.key_id), by_alias("line")] {
+        let found = store.find_key(&scope, &name).await.expect("available");
+        assert_eq!(found.as_deref(), Some(&old));
+    }
+    let name = KeyRef::Id(newcomer.record.key_id);
+    let found = store.find_key(&scope, &name).await.expect("available");
+    assert_eq!(found, None);
+    assert_eq!(store.count_trust_anchors().await.expect("available"), 0);
+    assert_eq!(store.key_counts(), before);
+    assert_eq!(store.ledger_size(), 2);
+    let (_, rotate) = rotation(&old.record);
+    store
+        .commit(rotate)
+        .await
+        .expect("the version is as it was");
+}
+
+pub(super) async fn pages_follow_each_other_and_filters_hold(store: Store) {
+    let mut ids = Vec::new();
+    for number in 0..10 {
+        let mut key = stored_key();
+        if number % 2 == 0 {
+            key.record.key_type = KeyType::Aes256;
+        }
+        if number % 5 == 0 {
+            key.record.key_state = KeyState::Archived;
+            key.record.key_alias = Some("line".parse().expect("valid"));
+        }
+        ids.push(key.record.key_id);
+        insert(&*store, key).await;
+    }
+    let mut foreign = stored_key();
+    foreign.record.scope = scope("a-tenant-that-sorts-elsewhere");
+    insert(&*store, foreign).await;
+    ids.sort();
+
+    let mut query = all_of(scope("t"));
+    query.limit = 4;
+    let mut listed = Vec::new();
+    let mut pages = 0;
+    loop {
+        let page = store.list_keys(query.clone()).await.expect("available");
+        pages += 1;
+        listed.extend(page.keys.iter().map(|key| key.key_id));
+        query.after = listed.last().copied();
+        if !page.has_more {
+            break;
+        }
+        assert_eq!(page.keys.len(), 4);
+    }
+    assert_eq!((pages, listed), (3, ids));
+
+    let number = async |change: &dyn Fn(&mut KeyQuery)| {
+        let mut query = all_of(scope("t"));
+        change(&mut query);
+        let page = store.list_keys(query).await.expect("available");
+        (page.keys.len(), page.has_more)
+    };
+    assert_eq!(number(&|query| query.limit = 10).await, (10, false));
+    assert_eq!(number(&|query| query.limit = 9).await, (9, true));
+    let archived = |query: &mut KeyQuery| query.key_state = Some(KeyState::Archived);
+    let aes = |query: &mut KeyQuery| query.key_type = Some(KeyType::Aes256);
+    let line = |query: &mut KeyQuery| query.key_alias = Some("line".parse().expect("valid"));
+    assert_eq!(number(&archived).await, (2, false));
+    assert_eq!(number(&aes).await, (5, false));
+    assert_eq!(number(&line).await, (2, false));
+    let all_three = |query: &mut KeyQuery| {
+        archived(query);
+        aes(query);
+        line(query);
+    };
+    assert_eq!(number(&all_three).await, (1, false));
+}
+
+pub(super) async fn keys_are_counted_by_type_and_state(store: Store) {
+    let keys = [stored_key(), stored_key(), key_with_alias("line")];
+    for key in &keys {
+        insert(&*store, key.clone()).await;
+    }
+    let (_, rotate) = rotation(&keys[2].record);
+    store.commit(rotate).await.expect("nothing conflicts");
+    let revoke = revocation(&keys[0].record);
+    store.commit(revoke).await.expect("nothing conflicts");
+    let counts = store.key_counts();
+    let number = |state| counts.get(KeyType::Ed25519, state);
+    assert_eq!(
+        KeyState::ALL.map(number),
+        [2, 1, 0, 1],
+        "active, pending, archived, destroyed"
+    );
+    assert_eq!(counts.get(KeyType::Aes256, KeyState::Active), 0);
+}
+
+pub(super) async fn a_scope_has_an_anchor_of_one_fingerprint_once(store: Store) {
+    let add = |anchor: TrustAnchor| {
+        let mut transaction = changes(vec![]);
+        transaction.receipts = vec![receipt_in(&anchor.scope)];
+        transaction.changes = vec![Change::InsertTrustAnchor(anchor)];
+        store.commit(transaction)
+    };
+    add(anchor("aa")).await.expect("the first");
+    assert_eq!(conflict(add(anchor("aa")).await), Conflict::DuplicateAnchor);
+    let mut elsewhere = anchor("aa");
+    elsewhere.scope = scope("other");
+    add(elsewhere).await.expect("another scope");
+    add(anchor("bb")).await.expect("another certificate");
+    assert_eq!(store.count_trust_anchors().await.expect("available"), 3);
+    assert_eq!(store.ledger_size(), 3);
+}
+
+fn all_of(scope: crate::domain::scope::Scope) -> KeyQuery {
+    KeyQuery {
+        scope,
+        key_state: None,
+        key_type: None,
+        key_alias: None,
+        after: None,
+        limit: 100,
+    }
+}
+
+fn anchor(fingerprint: &str) -> TrustAnchor {
+    TrustAnchor {
+        trust_anchor_id: TrustAnchorId::generate(),
+        scope: scope("t"),
+        anchor_type: AnchorType::Root,
+        certificate: CertificateFacts {
+            der: vec![0x30, 0],
+            fingerprint: fingerprint.to_owned(),
+            subject: "CN=root".to_owned(),
+            not_before: now(),
+            not_after: now().plus(Period::days(1)),
+        },
+        added_at: now(),
+        added_by: "M32".parse().expect("valid"),
+    }
+}

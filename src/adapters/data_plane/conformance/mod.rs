@@ -1,0 +1,181 @@
+//! What every data plane promises, as tests that run against each of them.
+
+mod keys;
+mod ledger;
+mod usage;
+
+use std::sync::Arc;
+
+use crate::domain::ids::{KeyRef, ReceiptId};
+use crate::domain::key::tests::active_key;
+use crate::domain::key::{KeyHandle, KeyRecord, RevocationReason, StoredKey};
+use crate::domain::receipt::SignedReceipt;
+use crate::domain::scope::Scope;
+use crate::domain::time::{Period, Timestamp};
+use crate::domain::usage::UsageReservation;
+use crate::ports::data_plane::{Change, CommitError, DataPlane, KeyUseMark, Transaction};
+
+/// What a test gets: the store, to be shared with tasks.
+pub(super) type Store = Arc<dyn DataPlane>;
+
+/// Runs each of these functions, as a test of its name, against every store.
+macro_rules! promises {
+    ($($room:ident: $($promise:ident)+;)+) => {
+        mod in_memory {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    let store = std::sync::Arc::new(
+                        crate::adapters::data_plane::memory::MemoryDataPlane::new(),
+                    );
+                    super::$room::$promise(store).await;
+                }
+            )+)+
+        }
+
+        mod on_sqlite {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    let folder = tempfile::tempdir().expect("a folder");
+                    let store = crate::adapters::data_plane::sqlite::SqliteDataPlane::open(
+                        &folder.path().join("kms.db"),
+                        crate::adapters::data_plane::sqlite::SqliteOptions::default(),
+                    )
+                    .expect("a new database");
+                    super::$room::$promise(std::sync::Arc::new(store)).await;
+                }
+            )+)+
+        }
+    };
+}
+
+promises! {
+    keys:
+        a_key_is_found_in_its_scope_only
+        every_field_of_a_key_reads_back
+        an_alias_names_the_active_key_and_no_other_may_bear_it
+        an_alias_is_free_again_once_its_key_is_revoked
+        a_rotation_hands_the_alias_over_in_one_transaction
+        the_same_alias_in_another_scope_is_another_alias
+        a_change_to_any_version_but_the_last_conflicts
+        a_change_never_reaches_into_another_scope
+        of_two_rotations_at_once_one_leaves_a_successor
+        a_key_that_exists_is_not_inserted_again
+        a_revoked_key_has_no_handle
+        a_conflict_in_a_later_change_undoes_the_earlier_ones
+        pages_follow_each_other_and_filters_hold
+        keys_are_counted_by_type_and_state
+        a_scope_has_an_anchor_of_one_fingerprint_once;
+    ledger:
+        receipts_are_dense_over_concurrent_commits
+        the_receipts_of_a_transaction_stand_together
+        a_receipt_is_found_in_its_scope_only
+        the_newest_receipt_is_the_last_one_kept
+        a_receipt_is_kept_once_and_its_double_takes_nothing_along
+        a_pinned_value_stays
+        a_closed_store_refuses;
+    usage:
+        a_use_of_a_changed_key_leaves_neither_receipt_nor_count
+        a_use_of_an_unknown_key_conflicts
+        of_more_uses_than_are_left_exactly_those_are_kept
+        everyone_who_asks_gets_the_same_counter;
+}
+
+/// The instant at which everything here happens.
+pub(super) fn now() -> Timestamp {
+    "2026-03-01T12:00:00Z".parse().expect("valid")
+}
+
+pub(super) fn scope(tenant: &str) -> Scope {
+    Scope {
+        tenant_id: tenant.parse().expect("valid"),
+        ..active_key().scope
+    }
+}
+
+pub(super) fn by_alias(alias: &str) -> KeyRef {
+    KeyRef::Alias(alias.parse().expect("valid"))
+}
+
+/// An active key with a handle of its own.
+pub(super) fn stored_key() -> StoredKey {
+    let record = active_key();
+    let handle = record.key_id.as_bytes().repeat(5);
+    StoredKey {
+        record,
+        handle: Some(KeyHandle::from_bytes(handle)),
+    }
+}
+
+pub(super) fn key_with_alias(alias: &str) -> StoredKey {
+    let mut key = stored_key();
+    key.record.key_alias = Some(alias.parse().expect("valid"));
+    key
+}
+
+pub(super) fn receipt_in(scope: &Scope) -> SignedReceipt {
+    let receipt_id = ReceiptId::generate();
+    SignedReceipt {
+        receipt_id,
+        scope: scope.clone(),
+        leaf: format!("{{\"receipt_id\":\"{receipt_id}\"}}").into_bytes(),
+    }
+}
+
+/// The changes with one receipt, in the scope of all these tests.
+pub(super) fn changes(changes: Vec<Change>) -> Transaction {
+    Transaction {
+        changes,
+        receipts: vec![receipt_in(&active_key().scope)],
+        ..Transaction::default()
+    }
+}
+
+pub(super) fn use_of(record: &KeyRecord, reservation: UsageReservation) -> Transaction {
+    Transaction {
+        key_use: Some(KeyUseMark {
+            key_id: record.key_id,
+            version: record.version,
+            reservation,
+        }),
+        receipts: vec![receipt_in(&record.scope)],
+        ..Transaction::default()
+    }
+}
+
+pub(super) async fn insert(store: &dyn DataPlane, key: StoredKey) {
+    store
+        .commit(changes(vec![Change::InsertKey(key)]))
+        .await
+        .expect("nothing conflicts");
+}
+
+/// The successor of a key and the transaction that rotates to it.
+pub(super) fn rotation(key: &KeyRecord) -> (StoredKey, Transaction) {
+    let mut successor = stored_key();
+    successor.record.key_alias = key.key_alias.clone();
+    successor.record.predecessor_key_id = Some(key.key_id);
+    let replaced = key
+        .replaced_by(successor.record.key_id, now(), Period::days(7))
+        .expect("an active key");
+    let transaction = changes(vec![
+        Change::UpdateKey(replaced),
+        Change::InsertKey(successor.clone()),
+    ]);
+    (successor, transaction)
+}
+
+pub(super) fn revocation(key: &KeyRecord) -> Transaction {
+    let revoked = key
+        .revoked(RevocationReason::Compromised, now())
+        .expect("not destroyed");
+    changes(vec![Change::UpdateKey(revoked)])
+}
+
+pub(super) fn conflict(result: Result<(), CommitError>) -> crate::ports::data_plane::Conflict {
+    match result {
+        Err(CommitError::Conflict(conflict)) => conflict,
+        other => panic!("expected a conflict, got {other:?}"),
+    }
+}

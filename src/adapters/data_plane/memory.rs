@@ -1,0 +1,313 @@
+//! The data plane in memory: for tests, and for trying the service out. Keeps to
+//! the port's contract in everything but durability: it forgets when it goes.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::receipt::SignedReceipt;
+use crate::domain::scope::Scope;
+use crate::domain::trust_anchor::TrustAnchor;
+use crate::domain::usage::UsageCounter;
+use crate::ports::data_plane::{
+    Change, CommitError, Conflict, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery,
+    Transaction, Unavailable,
+};
+
+/// The data plane in memory.
+#[derive(Debug, Default)]
+pub struct MemoryDataPlane(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_closed: bool,
+    /// By scope first, then by age.
+    keys: BTreeMap<(Scope, KeyId), Arc<StoredKey>>,
+    scopes: HashMap<KeyId, Scope>,
+    active_aliases: HashMap<(Scope, KeyAlias), KeyId>,
+    usage: HashMap<KeyId, Arc<UsageCounter>>,
+    anchors: HashSet<(Scope, String)>,
+    receipts: Vec<SignedReceipt>,
+    receipt_places: HashMap<ReceiptId, usize>,
+    pins: HashMap<&'static str, Vec<u8>>,
+}
+
+/// Why the store in memory is unavailable.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum MemoryFault {
+    #[error("the store is closed")]
+    Closed,
+    #[error("the receipt is kept already")]
+    ReceiptTwice,
+}
+
+impl From<MemoryFault> for Unavailable {
+    fn from(fault: MemoryFault) -> Self {
+        Self(Box::new(fault))
+    }
+}
+
+impl MemoryDataPlane {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, State>, Unavailable> {
+        let state = self.lock();
+        if state.is_closed {
+            return Err(MemoryFault::Closed.into());
+        }
+        Ok(state)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl DataPlane for MemoryDataPlane {
+    async fn find_key(
+        &self,
+        scope: &Scope,
+        key: &KeyRef,
+    ) -> Result<Option<Arc<StoredKey>>, Unavailable> {
+        let state = self.open()?;
+        let key_id = match key {
+            KeyRef::Id(key_id) => Some(*key_id),
+            KeyRef::Alias(alias) => state
+                .active_aliases
+                .get(&(scope.clone(), alias.clone()))
+                .copied(),
+        };
+        Ok(key_id.and_then(|key_id| state.keys.get(&(scope.clone(), key_id)).cloned()))
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable> {
+        let state = self.open()?;
+        let matches = |key: &KeyRecord| {
+            query.key_state.is_none_or(|state| state == key.key_state)
+                && query.key_type.is_none_or(|kind| kind == key.key_type)
+                && (query.key_alias.is_none() || query.key_alias == key.key_alias)
+                && query.after.is_none_or(|after| after < key.key_id)
+        };
+        let first = (query.scope.clone(), KeyId::from_bytes([0; 16]));
+        let mut found = state
+            .keys
+            .range(first..)
+            .take_while(|((scope, _), _)| *scope == query.scope)
+            .map(|(_, key)| &key.record)
+            .filter(|key| matches(key));
+        let keys = found.by_ref().take(query.limit).cloned().collect();
+        let has_more = found.next().is_some();
+        Ok(KeyPage { keys, has_more })
+    }
+
+    async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
+        Ok(Arc::clone(self.open()?.usage.entry(key_id).or_default()))
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
+        let mut state = self.open()?;
+        state.check_use_and_receipts(&transaction)?;
+        state.apply(transaction.changes)?;
+        for receipt in transaction.receipts {
+            let place = state.receipts.len();
+            state.receipt_places.insert(receipt.receipt_id, place);
+            state.receipts.push(receipt);
+        }
+        if let Some(key_use) = transaction.key_use {
+            key_use.reservation.keep();
+        }
+        Ok(())
+    }
+
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable> {
+        let state = self.open()?;
+        let place = state.receipt_places.get(&receipt_id).copied();
+        Ok(place
+            .filter(|place| state.receipts[*place].scope == *scope)
+            .map(|place| state.kept_receipt(place)))
+    }
+
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
+        let state = self.open()?;
+        let last = state.receipts.len().checked_sub(1);
+        Ok(last.map(|place| state.kept_receipt(place)))
+    }
+
+    async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
+        let mut state = self.open()?;
+        Ok(state.pins.entry(name).or_insert(value.to_vec()).clone())
+    }
+
+    async fn probe_write(&self) -> Result<(), Unavailable> {
+        self.open().map(drop)
+    }
+
+    async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
+        Ok(self.open()?.anchors.len() as u64)
+    }
+
+    fn key_counts(&self) -> KeyCounts {
+        let mut counts = KeyCounts::default();
+        for key in self.lock().keys.values() {
+            counts.add(key.record.key_type, key.record.key_state, 1);
+        }
+        counts
+    }
+
+    fn ledger_size(&self) -> u64 {
+        self.lock().receipts.len() as u64
+    }
+
+    async fn close(&self) {
+        self.lock().is_closed = true;
+    }
+}
+
+/// How to undo one change.
+enum Undo {
+    RemoveKey(Scope, KeyId),
+    RestoreKey(Arc<StoredKey>),
+    RemoveAnchor((Scope, String)),
+}
+
+impl State {
+    fn check_use_and_receipts(&self, transaction: &Transaction) -> Result<(), CommitError> {
+        if let Some(key_use) = &transaction.key_use {
+            let kept = self.kept_key(key_use.key_id);
+            if kept.map(|key| key.record.version) != Some(key_use.version) {
+                return Err(Conflict::KeyChanged.into());
+            }
+        }
+        let mut ids = HashSet::new();
+        let is_new = |receipt: &SignedReceipt| {
+            !self.receipt_places.contains_key(&receipt.receipt_id) && ids.insert(receipt.receipt_id)
+        };
+        if !transaction.receipts.iter().all(is_new) {
+            return Err(Unavailable::from(MemoryFault::ReceiptTwice).into());
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), Conflict> {
+        let mut done = Vec::with_capacity(changes.len());
+        for change in changes {
+            let undo = match change {
+                Change::InsertKey(key) => self.insert_key(key),
+                Change::UpdateKey(record) => self.update_key(record),
+                Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor),
+            };
+            match undo {
+                Ok(undo) => done.push(undo),
+                Err(conflict) => {
+                    while let Some(undo) = done.pop() {
+                        self.undo(undo);
+                    }
+                    return Err(conflict);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn insert_key(&mut self, key: StoredKey) -> Result<Undo, Conflict> {
+        let (scope, key_id) = (key.record.scope.clone(), key.record.key_id);
+        if self.scopes.contains_key(&key_id) {
+            return Err(Conflict::KeyChanged);
+        }
+        self.require_free_alias(&key.record)?;
+        self.put(key);
+        Ok(Undo::RemoveKey(scope, key_id))
+    }
+
+    fn update_key(&mut self, record: KeyRecord) -> Result<Undo, Conflict> {
+        let before = self
+            .kept_key(record.key_id)
+            .filter(|before| before.record.scope == record.scope)
+            .filter(|before| before.record.version + 1 == record.version)
+            .cloned()
+            .ok_or(Conflict::KeyChanged)?;
+        self.require_free_alias(&record)?;
+        self.take(&record.scope, record.key_id);
+        let is_destroyed = record.key_state == KeyState::Destroyed;
+        let handle = before.handle.clone().filter(|_| !is_destroyed);
+        self.put(StoredKey { record, handle });
+        Ok(Undo::RestoreKey(before))
+    }
+
+    fn insert_trust_anchor(&mut self, anchor: TrustAnchor) -> Result<Undo, Conflict> {
+        let name = (anchor.scope, anchor.certificate.fingerprint);
+        if !self.anchors.insert(name.clone()) {
+            return Err(Conflict::DuplicateAnchor);
+        }
+        Ok(Undo::RemoveAnchor(name))
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::RemoveKey(scope, key_id) => self.take(&scope, key_id),
+            Undo::RestoreKey(before) => {
+                self.take(&before.record.scope, before.record.key_id);
+                self.put(Arc::unwrap_or_clone(before));
+            }
+            Undo::RemoveAnchor(name) => {
+                self.anchors.remove(&name);
+            }
+        }
+    }
+
+    fn require_free_alias(&self, record: &KeyRecord) -> Result<(), Conflict> {
+        match active_alias(record).and_then(|name| self.active_aliases.get(&name)) {
+            Some(bearer) if *bearer != record.key_id => Err(Conflict::AliasTaken),
+            _ => Ok(()),
+        }
+    }
+
+    fn put(&mut self, key: StoredKey) {
+        let record = &key.record;
+        if let Some(name) = active_alias(record) {
+            self.active_aliases.insert(name, record.key_id);
+        }
+        self.scopes.insert(record.key_id, record.scope.clone());
+        self.keys
+            .insert((record.scope.clone(), record.key_id), Arc::new(key));
+    }
+
+    fn take(&mut self, scope: &Scope, key_id: KeyId) {
+        self.scopes.remove(&key_id);
+        let Some(key) = self.keys.remove(&(scope.clone(), key_id)) else {
+            return;
+        };
+        if let Some(name) = active_alias(&key.record) {
+            self.active_aliases.remove(&name);
+        }
+    }
+
+    fn kept_key(&self, key_id: KeyId) -> Option<&Arc<StoredKey>> {
+        let scope = self.scopes.get(&key_id)?;
+        self.keys.get(&(scope.clone(), key_id))
+    }
+
+    fn kept_receipt(&self, place: usize) -> KeptReceipt {
+        KeptReceipt {
+            leaf_index: place as u64,
+            leaf: self.receipts[place].leaf.clone(),
+        }
+    }
+}
+
+/// The name that a key holds for itself, if it is active and has an alias.
+fn active_alias(record: &KeyRecord) -> Option<(Scope, KeyAlias)> {
+    let alias = record.key_alias.clone()?;
+    (record.key_state == KeyState::Active).then(|| (record.scope.clone(), alias))
+}

@@ -1,0 +1,8 @@
+//! The implementations of the [`DataPlane`](crate::ports::data_plane::DataPlane)
+//! port. One suite of tests holds all of them to the port's contract.
+
+pub mod memory;
+pub mod sqlite;
+
+#[cfg(test)]
+mod conformance;

@@ -1,0 +1,340 @@
+//! One batch: many transactions of the port in one transaction of SQLite. Checks
+//! their conditions, writes their changes and receipts, and says what a commit
+//! would change in memory. Commits nothing itself.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
+
+use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
+use crate::domain::algorithm::KeyType;
+use crate::domain::ids::{KeyAlias, KeyId};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::receipt::SignedReceipt;
+use crate::domain::scope::Scope;
+use crate::domain::trust_anchor::TrustAnchor;
+use crate::domain::usage::UsageCount;
+use crate::ports::data_plane::{Change, Conflict, Transaction};
+
+/// Why a transaction was not applied; nothing of it is in the batch then.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// A condition does not hold.
+    Conflict(Conflict),
+    /// Its own content breaks a constraint; the others are as they were.
+    Malformed(rusqlite::Error),
+    /// The store failed: the whole batch is lost.
+    Failed(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => Self::Malformed(error),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// What changes in memory once the batch is committed.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// The keys that were inserted or changed.
+    pub(super) keys: Vec<KeyChange>,
+    /// The receipts that were appended.
+    pub(super) receipts: u64,
+}
+
+/// One key that was inserted or changed.
+#[derive(Debug)]
+pub(super) struct KeyChange {
+    pub(super) scope: Scope,
+    pub(super) key_id: KeyId,
+    /// The aliases it bore before and bears now.
+    pub(super) aliases: [Option<KeyAlias>; 2],
+    pub(super) key_type: KeyType,
+    pub(super) version: u64,
+    /// `None` for a new key.
+    pub(super) before: Option<KeyState>,
+    pub(super) after: KeyState,
+}
+
+/// A batch inside an open write transaction.
+pub(super) struct Batch<'a> {
+    connection: &'a Connection,
+    next_leaf: u64,
+    /// The versions of keys that were asked for, changes of this batch included.
+    versions: HashMap<KeyId, Option<u64>>,
+    /// The uses of this batch, one row a key instead of one a use.
+    usage: HashMap<KeyId, UsageCount>,
+    effects: Effects,
+}
+
+impl<'a> Batch<'a> {
+    /// An empty batch whose first receipt will be at `next_leaf`.
+    pub(super) fn new(connection: &'a Connection, next_leaf: u64) -> Self {
+        Self {
+            connection,
+            next_leaf,
+            versions: HashMap::new(),
+            usage: HashMap::new(),
+            effects: Effects::default(),
+        }
+    }
+
+    /// Applies a transaction, wholly or not at all.
+    pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        if let Some(key_use) = &transaction.key_use
+            && self.version(key_use.key_id)? != Some(key_use.version)
+        {
+            return Err(Refusal::Conflict(Conflict::KeyChanged));
+        }
+        // One statement undoes itself; a savepoint is for more than one.
+        let guarded = !transaction.changes.is_empty() || transaction.receipts.len() != 1;
+        if guarded {
+            self.run("SAVEPOINT one_transaction")?;
+        }
+        match self.write(transaction) {
+            Ok(changes) => {
+                if guarded {
+                    self.run("RELEASE one_transaction")?;
+                }
+                self.take_over(transaction, changes);
+                Ok(())
+            }
+            // A constraint that rolls everything back costs the whole batch.
+            Err(Refusal::Malformed(error)) if self.connection.is_autocommit() => {
+                Err(Refusal::Failed(error))
+            }
+            Err(refusal) => {
+                if guarded && !matches!(refusal, Refusal::Failed(_)) {
+                    self.run("ROLLBACK TO one_transaction")
+                        .and_then(|()| self.run("RELEASE one_transaction"))
+                        .map_err(Refusal::Failed)?;
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Writes down the uses; after this the batch can be committed.
+    pub(super) fn finish(self) -> rusqlite::Result<Effects> {
+        // The same rule as `UsageCount::plus`, for many uses at once.
+        let mut upsert = self.connection.prepare_cached(
+            "INSERT INTO key_usage (key_id, day, used, encryptions) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (key_id) DO UPDATE SET \
+             used = CASE WHEN excluded.day > day THEN excluded.used \
+                         WHEN excluded.day = day THEN used + excluded.used \
+                         ELSE used END, \
+             day = max(day, excluded.day), \
+             encryptions = encryptions + excluded.encryptions",
+        )?;
+        for (key_id, count) in &self.usage {
+            upsert.execute(params![
+                key_id.as_bytes(),
+                count.day,
+                stored(count.used)?,
+                stored(count.encryptions)?
+            ])?;
+        }
+        drop(upsert);
+        Ok(self.effects)
+    }
+
+    fn write(&self, transaction: &Transaction) -> Result<Vec<KeyChange>, Refusal> {
+        let mut changes = Vec::with_capacity(transaction.changes.len());
+        for change in &transaction.changes {
+            match change {
+                Change::InsertKey(key) => changes.push(self.insert_key(key)?),
+                Change::UpdateKey(record) => changes.push(self.update_key(record)?),
+                Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor)?,
+            }
+        }
+        for (leaf, receipt) in (self.next_leaf..).zip(&transaction.receipts) {
+            self.append_receipt(leaf, receipt)?;
+        }
+        Ok(changes)
+    }
+
+    fn take_over(&mut self, transaction: &Transaction, changes: Vec<KeyChange>) {
+        for change in &changes {
+            self.versions.insert(change.key_id, Some(change.version));
+        }
+        if let Some(key_use) = &transaction.key_use {
+            let nothing_yet = UsageCount {
+                day: i64::MIN,
+                ..UsageCount::default()
+            };
+            let count = self.usage.entry(key_use.key_id).or_insert(nothing_yet);
+            *count = count.plus(key_use.reservation.mark());
+        }
+        let receipts = transaction.receipts.len() as u64;
+        self.next_leaf += receipts;
+        self.effects.receipts += receipts;
+        self.effects.keys.extend(changes);
+    }
+
+    fn version(&mut self, key_id: KeyId) -> rusqlite::Result<Option<u64>> {
+        if let Some(version) = self.versions.get(&key_id) {
+            return Ok(*version);
+        }
+        let version = self
+            .connection
+            .prepare_cached("SELECT version FROM keys WHERE key_id = ?1")?
+            .query_row([key_id.as_bytes()], |row| counted(row, 0))
+            .optional()?;
+        self.versions.insert(key_id, version);
+        Ok(version)
+    }
+
+    fn insert_key(&self, key: &StoredKey) -> Result<KeyChange, Refusal> {
+        let record = &key.record;
+        let exists = self
+            .connection
+            .prepare_cached("SELECT 1 FROM keys WHERE key_id = ?1")?
+            .exists([record.key_id.as_bytes()])?;
+        if exists {
+            return Err(Refusal::Conflict(Conflict::KeyChanged));
+        }
+        self.require_free_alias(record)?;
+        let slot = self
+            .connection
+            .prepare_cached(INSERT_KEY)?
+            .insert(params_from_iter(key_values(record)?))?;
+        if let Some(handle) = &key.handle
+            && record.key_state != KeyState::Destroyed
+        {
+            self.connection
+                .prepare_cached("INSERT INTO key_handles (slot, handle) VALUES (?1, ?2)")?
+                .execute(params![slot, handle.as_bytes()])?;
+        }
+        Ok(KeyChange::of(record, None, None))
+    }
+
+    fn update_key(&self, record: &KeyRecord) -> Result<KeyChange, Refusal> {
+        let changed = Refusal::Conflict(Conflict::KeyChanged);
+        let Some(version_before) = record.version.checked_sub(1) else {
+            return Err(changed);
+        };
+        let before = self
+            .connection
+            .prepare_cached(
+                "SELECT key_state, key_alias FROM keys WHERE key_id = ?1 AND version = ?2",
+            )?
+            .query_row(
+                params![record.key_id.as_bytes(), stored(version_before)?],
+                |row| {
+                    let alias = match row.get_ref(1)?.as_str_or_null()? {
+                        Some(_) => Some(parsed(row, 1)?),
+                        None => None,
+                    };
+                    Ok((parsed(row, 0)?, alias))
+                },
+            )
+            .optional()?;
+        let Some((state_before, alias_before)) = before else {
+            return Err(changed);
+        };
+        self.require_free_alias(record)?;
+        let rows = self
+            .connection
+            .prepare_cached(UPDATE_KEY)?
+            .execute(params_from_iter(key_values(record)?))?;
+        if rows == 0 {
+            return Err(changed);
+        }
+        Ok(KeyChange::of(record, Some(state_before), alias_before))
+    }
+
+    fn require_free_alias(&self, record: &KeyRecord) -> Result<(), Refusal> {
+        let (KeyState::Active, Some(alias)) = (record.key_state, &record.key_alias) else {
+            return Ok(());
+        };
+        let scope = &record.scope;
+        let taken = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM keys INDEXED BY active_alias WHERE tenant_id = ?1 \
+                 AND environment = ?2 AND plane = ?3 AND key_alias = ?4 \
+                 AND key_state = 'active' AND key_id <> ?5",
+            )?
+            .exists(params![
+                scope.tenant_id.as_str(),
+                scope.environment.as_str(),
+                scope.plane.as_str(),
+                alias.as_str(),
+                record.key_id.as_bytes()
+            ])?;
+        if taken {
+            return Err(Refusal::Conflict(Conflict::AliasTaken));
+        }
+        Ok(())
+    }
+
+    fn insert_trust_anchor(&self, anchor: &TrustAnchor) -> Result<(), Refusal> {
+        let (scope, certificate) = (&anchor.scope, &anchor.certificate);
+        let inserted = self
+            .connection
+            .prepare_cached(
+                "INSERT INTO trust_anchors (trust_anchor_id, tenant_id, environment, plane, \
+                 anchor_type, fingerprint, der, subject, not_before, not_after, added_at, \
+                 added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+                 ON CONFLICT (tenant_id, environment, plane, fingerprint) DO NOTHING",
+            )?
+            .execute(params![
+                anchor.trust_anchor_id.as_bytes(),
+                scope.tenant_id.as_str(),
+                scope.environment.as_str(),
+                scope.plane.as_str(),
+                anchor.anchor_type.as_str(),
+                certificate.fingerprint,
+                certificate.der,
+                certificate.subject,
+                certificate.not_before.microseconds(),
+                certificate.not_after.microseconds(),
+                anchor.added_at.microseconds(),
+                anchor.added_by.as_str()
+            ])?;
+        if inserted == 0 {
+            return Err(Refusal::Conflict(Conflict::DuplicateAnchor));
+        }
+        Ok(())
+    }
+
+    fn append_receipt(&self, leaf: u64, receipt: &SignedReceipt) -> rusqlite::Result<()> {
+        let scope = &receipt.scope;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO receipts (seq, receipt_id, tenant_id, environment, plane, leaf) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                stored(leaf)?,
+                receipt.receipt_id.as_bytes(),
+                scope.tenant_id.as_str(),
+                scope.environment.as_str(),
+                scope.plane.as_str(),
+                receipt.leaf
+            ])?;
+        Ok(())
+    }
+
+    fn run(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+}
+
+impl KeyChange {
+    fn of(record: &KeyRecord, before: Option<KeyState>, alias_before: Option<KeyAlias>) -> Self {
+        Self {
+            scope: record.scope.clone(),
+            key_id: record.key_id,
+            aliases: [alias_before, record.key_alias.clone()],
+            key_type: record.key_type,
+            version: record.version,
+            before,
+            after: record.key_state,
+        }
+    }
+}

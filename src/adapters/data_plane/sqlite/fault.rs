@@ -1,0 +1,36 @@
+//! What goes wrong in this store, as the cause inside the port's `Unavailable`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ports::data_plane::Unavailable;
+
+/// Why the store could not do it. Cheap to clone: one failed batch tells all of
+/// its callers.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum StoreFault {
+    #[error("the queue of the writer is full")]
+    QueueFull,
+    #[error("the store is closed")]
+    Closed,
+    #[error("the writer did not answer within {0:?}")]
+    DeadlinePassed(Duration),
+    #[error("the probe did not read back what it wrote")]
+    ProbeLost,
+    #[error("a read was cut off")]
+    ReadCutOff,
+    #[error("SQLite failed")]
+    Sqlite(#[source] Arc<rusqlite::Error>),
+}
+
+impl From<rusqlite::Error> for StoreFault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl From<StoreFault> for Unavailable {
+    fn from(fault: StoreFault) -> Self {
+        Self(Box::new(fault))
+    }
+}

@@ -1,0 +1,290 @@
+//! The data plane on SQLite: one file, one thread that writes, a few connections
+//! that read, and what is asked for most kept in memory.
+//!
+//! The only room that knows SQL. It keeps what it is given and decides nothing
+//! about keys beyond the conditions of the port.
+
+mod batch;
+mod fault;
+mod open;
+mod queue;
+mod reads;
+mod rows;
+mod usage_counters;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::batch::KeyChange;
+use self::queue::{CommitJob, Job, JobQueue};
+use self::reads::ReadPool;
+use self::usage_counters::UsageCounters;
+use self::writer::Writer;
+use crate::adapters::cache::CoherentCache;
+use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
+use crate::domain::key::StoredKey;
+use crate::domain::scope::Scope;
+use crate::domain::usage::UsageCounter;
+use crate::ports::data_plane::{
+    CommitError, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery, Transaction, Unavailable,
+};
+
+pub use self::open::OpenError;
+
+/// How the store behaves.
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// Jobs that may wait for the writer; one more is refused at once.
+    pub queue: usize,
+    /// How long another process's lock on the database is waited for.
+    pub busy_timeout: Duration,
+    /// How long a caller waits for its commit.
+    pub commit_deadline: Duration,
+    /// Keys that are kept in memory.
+    pub cached_keys: usize,
+    /// Usage counters that are kept in memory while nobody uses their key.
+    pub idle_usage_counters: usize,
+    /// Told of each commit, on the writer's thread before its callers are
+    /// answered: it has to be quick and must not panic.
+    pub on_commit: Option<OnCommit>,
+}
+
+/// What is told of each commit.
+pub type OnCommit = Arc<dyn Fn(CommitStats) + Send + Sync>;
+
+/// One commit, which many transactions shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitStats {
+    /// From its begin until it was durable.
+    pub duration: Duration,
+    /// Transactions in it.
+    pub transactions: usize,
+    /// Receipts in it.
+    pub receipts: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            queue: 4_096,
+            busy_timeout: Duration::from_secs(2),
+            commit_deadline: Duration::from_secs(5),
+            cached_keys: 10_000,
+            idle_usage_counters: 100_000,
+            on_commit: None,
+        }
+    }
+}
+
+/// The data plane in a file.
+///
+/// Dropping it without [`close`](DataPlane::close) does the same, and blocks
+/// until what is queued is done.
+pub struct SqliteDataPlane {
+    in_memory: Arc<InMemory>,
+    reads: ReadPool,
+    jobs: JobQueue,
+}
+
+/// What the writer's thread changes after its commits and everyone reads.
+struct InMemory {
+    keys: CoherentCache<(Scope, KeyRef), Arc<StoredKey>>,
+    usage_counters: UsageCounters,
+    key_counts: Mutex<KeyCounts>,
+    ledger_size: AtomicU64,
+    probes: AtomicU64,
+}
+
+impl SqliteDataPlane {
+    /// Opens the database at `path`, makes it if there is none (mode 0600, in a
+    /// folder that exists), takes the migrations it lacks, and starts the writer.
+    /// Blocks meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, OpenError> {
+        let lock = open::lock(path)?;
+        let connection = open::writable_database(path, options.busy_timeout)?;
+        let in_memory = Arc::new(InMemory {
+            keys: CoherentCache::new(options.cached_keys),
+            usage_counters: UsageCounters::new(options.idle_usage_counters),
+            key_counts: Mutex::new(KeyCounts::default()),
+            ledger_size: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
+        });
+        let writer = Writer::new(
+            connection,
+            path.to_owned(),
+            options.busy_timeout,
+            Arc::clone(&in_memory),
+            options.on_commit,
+            lock,
+        )?;
+        let reads = ReadPool::open(path, options.busy_timeout)?;
+        let jobs = JobQueue::start(options.queue, options.commit_deadline, |jobs| {
+            writer.serve(jobs);
+        })
+        .map_err(OpenError::Thread)?;
+        Ok(Self {
+            in_memory,
+            reads,
+            jobs,
+        })
+    }
+}
+
+#[async_trait]
+impl DataPlane for SqliteDataPlane {
+    async fn find_key(
+        &self,
+        scope: &Scope,
+        key: &KeyRef,
+    ) -> Result<Option<Arc<StoredKey>>, Unavailable> {
+        let name = (scope.clone(), key.clone());
+        let keys = &self.in_memory.keys;
+        if let Some(found) = keys.get(&name) {
+            return Ok(Some(found));
+        }
+        // Before the read: what changes from here on is not filled in.
+        let ticket = keys.begin_fill();
+        let (name, found) = self
+            .reads
+            .read(move |connection| {
+                let found = reads::find_key(connection, &name.0, &name.1)?;
+                Ok((name, found.map(Arc::new)))
+            })
+            .await?;
+        if let Some(found) = &found {
+            keys.fill(ticket, name, Arc::clone(found));
+        }
+        Ok(found)
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| reads::list_keys(connection, &query))
+            .await?;
+        Ok(page)
+    }
+
+    async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
+        match self.in_memory.usage_counters.get(key_id) {
+            Some(counter) => Ok(counter),
+            None => {
+                self.jobs
+                    .ask(|answer| Job::StartCounter(key_id, answer))
+                    .await
+            }
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
+        self.jobs
+            .ask(|answer| {
+                Job::Commit(CommitJob {
+                    transaction,
+                    answer,
+                })
+            })
+            .await
+    }
+
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable> {
+        let scope = scope.clone();
+        let receipt = self
+            .reads
+            .read(move |connection| reads::find_receipt(connection, &scope, receipt_id))
+            .await?;
+        Ok(receipt)
+    }
+
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
+        Ok(self.reads.read(reads::newest_receipt).await?)
+    }
+
+    async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
+        self.jobs
+            .ask(|answer| Job::Pin(name, value.to_vec(), answer))
+            .await
+    }
+
+    async fn probe_write(&self) -> Result<(), Unavailable> {
+        self.jobs.ask(Job::Probe).await
+    }
+
+    async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
+        Ok(self.reads.read(reads::count_trust_anchors).await?)
+    }
+
+    fn key_counts(&self) -> KeyCounts {
+        self.in_memory.lock_key_counts().clone()
+    }
+
+    fn ledger_size(&self) -> u64 {
+        self.in_memory.ledger_size()
+    }
+
+    async fn close(&self) {
+        self.reads.close();
+        self.jobs.close().await;
+    }
+}
+
+impl Drop for SqliteDataPlane {
+    fn drop(&mut self) {
+        self.reads.close();
+        self.jobs.close_blocking();
+    }
+}
+
+impl InMemory {
+    fn ledger_size(&self) -> u64 {
+        self.ledger_size.load(Ordering::Acquire)
+    }
+
+    fn add_receipts(&self, number: u64) {
+        self.ledger_size.fetch_add(number, Ordering::AcqRel);
+    }
+
+    fn count_keys(&self, changes: &[KeyChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut counts = self.lock_key_counts();
+        for change in changes {
+            match change.before {
+                Some(before) => counts.step(change.key_type, before, change.after),
+                None => counts.add(change.key_type, change.after, 1),
+            }
+        }
+    }
+
+    fn set_totals(&self, counts: KeyCounts, ledger_size: u64) {
+        *self.lock_key_counts() = counts;
+        self.ledger_size.store(ledger_size, Ordering::Release);
+    }
+
+    fn next_probe(&self) -> u64 {
+        self.probes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn lock_key_counts(&self) -> MutexGuard<'_, KeyCounts> {
+        // Numbers are whole after every step, whoever panicked elsewhere.
+        self.key_counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,130 @@
+//! The bounded queue in front of the writer's thread: who waits there, for how
+//! long, and how it ends. Knows no SQL.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::fault::StoreFault;
+use crate::domain::ids::KeyId;
+use crate::domain::usage::UsageCounter;
+use crate::ports::data_plane::{CommitError, Transaction, Unavailable};
+
+/// Where an answer goes; closed once nobody waits for it.
+pub(super) type Answer<T, E = Unavailable> = oneshot::Sender<Result<T, E>>;
+
+/// One piece of work for the writer.
+pub(super) enum Job {
+    /// Keep a transaction.
+    Commit(CommitJob),
+    /// Start the live counter of a key.
+    StartCounter(KeyId, Answer<std::sync::Arc<UsageCounter>>),
+    /// Pin a value to a name.
+    Pin(&'static str, Vec<u8>, Answer<Vec<u8>>),
+    /// Write and read back.
+    Probe(Answer<()>),
+}
+
+/// A transaction and who waits for it.
+pub(super) struct CommitJob {
+    pub(super) transaction: Transaction,
+    pub(super) answer: Answer<(), CommitError>,
+}
+
+/// The sending side, and the thread behind it.
+pub(super) struct JobQueue {
+    /// Dropped to close: the thread then finishes what is queued, and ends.
+    sender: RwLock<Option<SyncSender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Closes when the thread has ended.
+    ended: watch::Receiver<()>,
+    deadline: Duration,
+}
+
+impl JobQueue {
+    /// A queue of `capacity` jobs, and the thread that runs `serve` on it.
+    pub(super) fn start(
+        capacity: usize,
+        deadline: Duration,
+        serve: impl FnOnce(Receiver<Job>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, jobs) = sync_channel(capacity.max(1));
+        let (end, ended) = watch::channel(());
+        let thread = std::thread::Builder::new()
+            .name("kms-store-writer".to_owned())
+            .spawn(move || {
+                // Dropped last, whether the thread ends or panics.
+                let _end = end;
+                serve(jobs);
+            })?;
+        Ok(Self {
+            sender: RwLock::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+            ended,
+            deadline,
+        })
+    }
+
+    /// Hands over a job and waits for its answer, at most until the deadline.
+    pub(super) async fn ask<T, E: From<Unavailable>>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Job,
+    ) -> Result<T, E> {
+        let unavailable = |fault: StoreFault| E::from(Unavailable::from(fault));
+        let (answer, answered) = oneshot::channel();
+        self.send(job(answer)).map_err(unavailable)?;
+        match tokio::time::timeout(self.deadline, answered).await {
+            Ok(Ok(answer)) => answer,
+            // The writer has gone, its work with it.
+            Ok(Err(_)) => Err(unavailable(StoreFault::Closed)),
+            Err(_) => Err(unavailable(StoreFault::DeadlinePassed(self.deadline))),
+        }
+    }
+
+    /// Takes no more jobs and waits until those that are queued are done.
+    pub(super) async fn close(&self) {
+        self.stop_taking();
+        let mut ended = self.ended.clone();
+        // Nothing is ever sent: an error means that the sender was dropped.
+        while ended.changed().await.is_ok() {}
+        self.join();
+    }
+
+    /// The same, for those who cannot await.
+    pub(super) fn close_blocking(&self) {
+        self.stop_taking();
+        self.join();
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreFault> {
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = sender.as_ref().ok_or(StoreFault::Closed)?;
+        sender.try_send(job).map_err(|refused| match refused {
+            TrySendError::Full(_) => StoreFault::QueueFull,
+            TrySendError::Disconnected(_) => StoreFault::Closed,
+        })
+    }
+
+    fn stop_taking(&self) {
+        self.sender
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    fn join(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer has panicked");
+        }
+    }
+}

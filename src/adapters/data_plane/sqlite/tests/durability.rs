@@ -1,0 +1,250 @@
+//! What is kept, and what is not kept any more.
+
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt;
+
+use super::{Folder, enqueue, one_receipt};
+use crate::adapters::data_plane::conformance::{
+    changes, insert, key_with_alias, now, revocation, rotation, scope, stored_key, use_of,
+};
+use crate::adapters::data_plane::sqlite::SqliteOptions;
+use crate::domain::ids::KeyRef;
+use crate::domain::key::{KeyHandle, KeyState, StoredKey};
+use crate::domain::time::Period;
+use crate::ports::data_plane::{Change, DataPlane, KeyQuery};
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let keys = [stored_key(), key_with_alias("line"), stored_key()];
+    for key in &keys {
+        insert(&store, key.clone()).await;
+    }
+    let (_, rotate) = rotation(&keys[1].record);
+    store.commit(rotate).await.expect("nothing conflicts");
+    let revoke = revocation(&keys[0].record);
+    store.commit(revoke).await.expect("nothing conflicts");
+    let used = &keys[2].record;
+    let counter = store.usage_counter(used.key_id).await.expect("available");
+    let mut receipts = Vec::new();
+    for (at, encrypts) in [
+        (now(), true),
+        (now(), false),
+        (now().plus(Period::days(1)), true),
+        (now().plus(Period::days(1)), false),
+        (now().plus(Period::days(1)), false),
+    ] {
+        let reservation = counter.reserve(at, 10, encrypts).expect("some are left");
+        let one = use_of(used, reservation);
+        receipts.push(one.receipts[0].clone());
+        store.commit(one).await.expect("nothing conflicts");
+    }
+    let pinned = store.pin("kek", b"id").await.expect("available");
+    let before = snapshot(&store).await;
+    let usage = counter.count();
+    let (counts, size) = (store.key_counts(), store.ledger_size());
+    store.close().await;
+    drop(store);
+
+    let store = folder.open();
+    assert_eq!(snapshot(&store).await, before);
+    assert_eq!(before.len(), 4);
+    let counter = store.usage_counter(used.key_id).await.expect("available");
+    assert_eq!(counter.count(), usage);
+    assert_eq!((usage.used, usage.encryptions), (3, 2));
+    assert_eq!((store.key_counts(), store.ledger_size()), (counts, size));
+    assert_eq!(store.pin("kek", b"other").await.expect("available"), pinned);
+    for (place, receipt) in (size - 5..).zip(receipts) {
+        let kept = store.find_receipt(&receipt.scope, receipt.receipt_id).await;
+        let kept = kept.expect("available").expect("kept");
+        assert_eq!((kept.leaf_index, kept.leaf), (place, receipt.leaf));
+    }
+    store.commit(one_receipt()).await.expect("goes on");
+    assert_eq!(store.ledger_size(), size + 1);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_kept_by_a_store_that_is_dropped() {
+    let folder = Folder::new();
+    let store = folder.open();
+    store.commit(one_receipt()).await.expect("kept");
+    drop(store);
+    assert_eq!(folder.open().ledger_size(), 1);
+}
+
+#[tokio::test]
+async fn uses_of_one_batch_and_of_several_days_add_up_as_if_written_one_by_one() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let key = stored_key();
+    insert(&store, key.clone()).await;
+    let counter = store.usage_counter(key.record.key_id).await;
+    let counter = counter.expect("available");
+    let late = counter.reserve(now(), 100, true).expect("some are left");
+    let occupied = gate.occupy(&store);
+    let days = [0, 0, 1, 0, 1, 1, 2, 2];
+    let uses: Vec<_> = days
+        .into_iter()
+        .map(|day| {
+            let at = now().plus(Period::days(day));
+            let reservation = counter.reserve(at, 100, day == 1).expect("some are left");
+            enqueue(&store, use_of(&key.record, reservation))
+        })
+        .collect();
+    gate.release();
+    for one in uses.into_iter().chain([occupied]) {
+        one.await.expect("nothing conflicts");
+    }
+    assert_eq!(gate.largest_commit(), days.len());
+    let written_late = store.commit(use_of(&key.record, late)).await;
+    written_late.expect("nothing conflicts");
+    let live = counter.count();
+    drop(counter);
+    drop(store);
+    let store = folder.open();
+    let kept = store.usage_counter(key.record.key_id).await;
+    assert_eq!(kept.expect("available").count(), live);
+}
+
+#[tokio::test]
+async fn counts_survive_counters_that_went_to_make_room() {
+    let folder = Folder::new();
+    let store = folder.open_with(SqliteOptions {
+        idle_usage_counters: 1,
+        ..SqliteOptions::default()
+    });
+    let keys: Vec<_> = (0..5).map(|_| stored_key()).collect();
+    for key in &keys {
+        insert(&store, key.clone()).await;
+    }
+    for round in 1..=3 {
+        for key in &keys {
+            let counter = store.usage_counter(key.record.key_id).await;
+            let reservation = counter
+                .expect("available")
+                .reserve(now(), 10, false)
+                .expect("some are left");
+            assert_eq!(reservation.mark().day, now().utc_day());
+            let used = store.commit(use_of(&key.record, reservation)).await;
+            used.expect("nothing conflicts");
+            let counter = store.usage_counter(key.record.key_id).await;
+            assert_eq!(counter.expect("available").count().used, round);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_files_are_for_their_owner_only() {
+    let folder = Folder::new();
+    let store = folder.open();
+    store.commit(one_receipt()).await.expect("kept");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.0.path()).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{entry:?}");
+        names.push(entry.file_name());
+    }
+    names.sort();
+    assert_eq!(names, ["kms.db", "kms.db-shm", "kms.db-wal", "kms.db.lock"]);
+}
+
+/// Keys come, rotate and go, so that their rows move about; handles are of every
+/// size from a fraction of a page to several pages.
+#[tokio::test]
+async fn a_revoked_keys_handle_is_in_no_file_once_the_revocation_is_answered() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut living: Vec<StoredKey> = Vec::new();
+    let mut erased = HashSet::new();
+    for (number, size) in (0..240).zip([60, 92, 1_300, 300, 5_000, 9_000].into_iter().cycle()) {
+        let mut key = stored_key();
+        let mut handle = vec![0; size];
+        aws_lc_rs::rand::fill(&mut handle).expect("randomness");
+        key.handle = Some(KeyHandle::from_bytes(handle));
+        insert(&store, key.clone()).await;
+        living.push(key);
+        if number % 3 == 2 {
+            let revoked = living.swap_remove(number * 7 % living.len());
+            let commit = store.commit(revocation(&revoked.record)).await;
+            commit.expect("nothing conflicts");
+            erased.extend(pieces(&revoked));
+        }
+        if number % 5 == 4 {
+            let active = |key: &&mut StoredKey| key.record.key_state == KeyState::Active;
+            let old = &mut living.iter_mut().find(active).expect("the newest").record;
+            let (_, rotate) = rotation(old);
+            *old = match &rotate.changes[0] {
+                Change::UpdateKey(replaced) => replaced.clone(),
+                other => panic!("{other:?}"),
+            };
+            store.commit(rotate).await.expect("nothing conflicts");
+        }
+        if number % 40 == 39 {
+            assert_eq!(found_in(&folder, &erased), 0, "after {number}");
+        }
+    }
+    let kept: HashSet<u64> = living.iter().flat_map(pieces).collect();
+    let seen = found_in(&folder, &kept);
+    assert!(seen > kept.len() / 2, "or the search finds nothing: {seen}");
+    for key in &living {
+        let name = KeyRef::Id(key.record.key_id);
+        let found = store.find_key(&key.record.scope, &name).await;
+        assert_eq!(found.expect("available").as_deref(), Some(key));
+    }
+    for key in living {
+        let revoke = changes(revocation(&key.record).changes);
+        store.commit(revoke).await.expect("nothing conflicts");
+        erased.extend(pieces(&key));
+    }
+    assert_eq!(found_in(&folder, &erased), 0);
+}
+
+/// A handle in pieces of 8 bytes.
+fn pieces(key: &StoredKey) -> Vec<u64> {
+    let handle = key.handle.as_ref().expect("it was inserted with one");
+    let (pieces, _) = handle.as_bytes().as_chunks();
+    pieces
+        .iter()
+        .map(|piece| u64::from_le_bytes(*piece))
+        .collect()
+}
+
+/// How many of the pieces are in any file, at any place.
+fn found_in(folder: &Folder, pieces: &HashSet<u64>) -> usize {
+    let mut found = HashSet::new();
+    for entry in std::fs::read_dir(folder.0.path()).expect("a folder") {
+        let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
+        for window in bytes.windows(8) {
+            let piece = u64::from_le_bytes(window.try_into().expect("8 bytes"));
+            if pieces.contains(&piece) {
+                found.insert(piece);
+            }
+        }
+    }
+    found.len()
+}
+
+async fn snapshot(store: &dyn DataPlane) -> Vec<StoredKey> {
+    let page = store
+        .list_keys(KeyQuery {
+            scope: scope("t"),
+            key_state: None,
+            key_type: None,
+            key_alias: None,
+            after: None,
+            limit: 100,
+        })
+        .await
+        .expect("available");
+    let mut keys = Vec::new();
+    for record in page.keys {
+        let name = KeyRef::Id(record.key_id);
+        let key = store.find_key(&record.scope, &name).await;
+        let key = key.expect("available").expect("listed");
+        assert_eq!(key.record, record);
+        keys.push(StoredKey::clone(&key));
+    }
+    keys
+}

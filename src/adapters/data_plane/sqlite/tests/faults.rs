@@ -1,0 +1,252 @@
+//! How the store fails, and that it recovers with nothing half-written.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{Folder, enqueue, is_unavailable, one_receipt, start};
+use crate::adapters::data_plane::conformance::{
+    changes, insert, now, receipt_in, revocation, scope, stored_key, use_of,
+};
+use crate::adapters::data_plane::sqlite::SqliteOptions;
+use crate::domain::algorithm::KeyType;
+use crate::domain::ids::KeyRef;
+use crate::domain::key::KeyState;
+use crate::ports::data_plane::{Change, CommitError, Conflict, DataPlane, Transaction};
+
+#[tokio::test]
+async fn another_process_that_writes_makes_the_store_unavailable_until_it_is_done() {
+    let folder = Folder::new();
+    let store = folder.open_with(SqliteOptions {
+        busy_timeout: Duration::from_millis(20),
+        ..SqliteOptions::default()
+    });
+    let (used, newcomer) = (stored_key(), stored_key());
+    insert(&store, used.clone()).await;
+    let counter = store.usage_counter(used.record.key_id).await;
+    let counter = counter.expect("available");
+
+    let lock = folder.write_lock();
+    let reservation = counter.reserve(now(), 1, true).expect("one is left");
+    let refused = store.commit(use_of(&used.record, reservation)).await;
+    assert!(is_unavailable(&refused), "{refused:?}");
+    assert_eq!(counter.count().used, 0, "the use is given back");
+    let insertion = || changes(vec![Change::InsertKey(newcomer.clone())]);
+    assert!(is_unavailable(&store.commit(insertion()).await));
+    assert!(store.probe_write().await.is_err());
+    assert!(store.pin("name", b"value").await.is_err());
+    let name = KeyRef::Id(used.record.key_id);
+    let found = store.find_key(&used.record.scope, &name).await;
+    assert!(found.expect("reading goes on").is_some());
+    drop(lock);
+
+    store.probe_write().await.expect("available again");
+    let reservation = counter.reserve(now(), 1, true).expect("one is left");
+    let kept = store.commit(use_of(&used.record, reservation)).await;
+    kept.expect("available again");
+    store
+        .commit(insertion())
+        .await
+        .expect("nothing of it was kept");
+    assert_eq!(store.ledger_size(), 3);
+    assert_eq!(store.pin("name", b"new").await.expect("available"), b"new");
+    let newest = store.newest_receipt().await.expect("available");
+    assert_eq!(newest.expect("kept").leaf_index, 2);
+}
+
+#[tokio::test]
+async fn commits_at_once_share_one_write() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let occupied = gate.occupy(&store);
+    let commits: Vec<_> = (0..100).map(|_| enqueue(&store, one_receipt())).collect();
+    gate.release();
+    for commit in commits.into_iter().chain([occupied]) {
+        commit.await.expect("nothing conflicts");
+    }
+    let sizes: Vec<_> = gate
+        .commits()
+        .iter()
+        .map(|stats| (stats.transactions, stats.receipts))
+        .collect();
+    assert_eq!(sizes, [(1, 1), (100, 100)]);
+}
+
+#[tokio::test]
+async fn conditions_hold_within_one_batch_too() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let key = stored_key();
+    insert(&store, key.clone()).await;
+    let counter = store.usage_counter(key.record.key_id).await;
+    let counter = counter.expect("available");
+    let occupied = gate.occupy(&store);
+    let use_now = || {
+        let reservation = counter.reserve(now(), 10, false).expect("some are left");
+        enqueue(&store, use_of(&key.record, reservation))
+    };
+    let before = use_now();
+    let revoke = enqueue(&store, revocation(&key.record));
+    let again = enqueue(&store, revocation(&key.record));
+    let after = use_now();
+    let last = enqueue(&store, one_receipt());
+    gate.release();
+    for kept in [occupied, before, revoke, last] {
+        kept.await.expect("nothing conflicts");
+    }
+    for late in [again, after] {
+        let refused = late.await;
+        assert!(matches!(
+            refused,
+            Err(CommitError::Conflict(Conflict::KeyChanged))
+        ));
+    }
+    assert_eq!(gate.largest_commit(), 3, "one batch, less what was refused");
+    assert_eq!(counter.count().used, 1);
+    assert_eq!(store.ledger_size(), 5);
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_is_left_out_and_gives_its_use_back() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let key = stored_key();
+    insert(&store, key.clone()).await;
+    let counter = store.usage_counter(key.record.key_id).await;
+    let counter = counter.expect("available");
+    let occupied = gate.occupy(&store);
+    let reservation = counter.reserve(now(), 10, false).expect("some are left");
+    let abandoned = enqueue(&store, use_of(&key.record, reservation));
+    let waiting = enqueue(&store, one_receipt());
+    drop(abandoned);
+    gate.release();
+    for commit in [occupied, waiting] {
+        commit.await.expect("nothing conflicts");
+    }
+    assert_eq!(store.ledger_size(), 3);
+    assert_eq!(counter.count().used, 0);
+}
+
+#[tokio::test]
+async fn a_caller_waits_no_longer_than_the_deadline() {
+    let folder = Folder::new();
+    let store = folder.open_with(SqliteOptions {
+        busy_timeout: Duration::from_secs(600),
+        commit_deadline: Duration::from_millis(20),
+        ..SqliteOptions::default()
+    });
+    let lock = folder.write_lock();
+    assert!(is_unavailable(&store.commit(one_receipt()).await));
+    drop(lock);
+    // Closing waits for the writer, which leaves out what was given up.
+    store.close().await;
+    assert_eq!(store.ledger_size(), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions {
+        queue: 2,
+        ..SqliteOptions::default()
+    });
+    let occupied = gate.occupy(&store);
+    let waiting = [(); 2].map(|()| enqueue(&store, one_receipt()));
+    match start(&store, one_receipt()) {
+        (_, Poll::Ready(refused)) => assert!(is_unavailable(&refused)),
+        (_, Poll::Pending) => panic!("there was no room"),
+    }
+    gate.release();
+    for commit in waiting.into_iter().chain([occupied]) {
+        commit.await.expect("nothing conflicts");
+    }
+    assert_eq!(store.ledger_size(), 3);
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_queued() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let occupied = gate.occupy(&store);
+    let queued = [(); 10].map(|()| enqueue(&store, one_receipt()));
+    gate.release();
+    store.close().await;
+    for commit in queued.into_iter().chain([occupied]) {
+        commit.await.expect("kept before the end");
+    }
+    drop(store);
+    assert_eq!(folder.open().ledger_size(), 11);
+}
+
+/// One batch of a harmless receipt, a use, an insertion and what fails it by
+/// `sabotage`; `repair` undoes that.
+async fn a_batch_fails_whole_and_the_next_one_succeeds(sabotage: &str, repair: &str) {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let (used, newcomer) = (stored_key(), stored_key());
+    insert(&store, used.clone()).await;
+    let counter = store.usage_counter(used.record.key_id).await;
+    let counter = counter.expect("available");
+    let foreign = folder.foreign_connection();
+    foreign.execute_batch(sabotage).expect("valid SQL");
+
+    let occupied = gate.occupy(&store);
+    let reservation = counter.reserve(now(), 1, false).expect("one is left");
+    let insertion = || changes(vec![Change::InsertKey(newcomer.clone())]);
+    let batch = [
+        enqueue(&store, one_receipt()),
+        enqueue(&store, use_of(&used.record, reservation)),
+        enqueue(&store, insertion()),
+        enqueue(
+            &store,
+            Transaction {
+                receipts: vec![receipt_in(&scope("sabotage"))],
+                ..Transaction::default()
+            },
+        ),
+        enqueue(&store, one_receipt()),
+    ];
+    gate.release();
+    occupied.await.expect("nothing conflicts");
+    for commit in batch {
+        let refused = commit.await;
+        assert!(is_unavailable(&refused), "{refused:?}");
+    }
+    assert_eq!(store.ledger_size(), 2);
+    assert_eq!(counter.count().used, 0, "the use is given back");
+    let name = KeyRef::Id(newcomer.record.key_id);
+    let found = store.find_key(&newcomer.record.scope, &name).await;
+    assert_eq!(found.expect("available"), None);
+
+    foreign.execute_batch(repair).expect("valid SQL");
+    store.commit(insertion()).await.expect("repaired");
+    let reservation = counter.reserve(now(), 1, false).expect("one is left");
+    let used = store.commit(use_of(&used.record, reservation)).await;
+    used.expect("repaired");
+    let newest = store.newest_receipt().await.expect("available");
+    assert_eq!(newest.expect("kept").leaf_index, 3);
+    assert_eq!(store.ledger_size(), 4);
+    let active = store.key_counts().get(KeyType::Ed25519, KeyState::Active);
+    assert_eq!(active, 2);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_in_the_middle_of_a_batch_leaves_nothing_of_it() {
+    a_batch_fails_whole_and_the_next_one_succeeds(
+        "CREATE TRIGGER sabotage BEFORE INSERT ON receipts WHEN NEW.tenant_id = 'sabotage' \
+         BEGIN SELECT raise(ROLLBACK, 'sabotage'); END",
+        "DROP TRIGGER sabotage",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_leaves_nothing_of_its_batch() {
+    a_batch_fails_whole_and_the_next_one_succeeds(
+        "CREATE TABLE nobody (id INTEGER PRIMARY KEY);
+         CREATE TABLE dangling (id REFERENCES nobody (id) DEFERRABLE INITIALLY DEFERRED);
+         CREATE TRIGGER sabotage AFTER INSERT ON receipts WHEN NEW.tenant_id = 'sabotage' \
+         BEGIN INSERT INTO dangling VALUES (1); END",
+        "DROP TRIGGER sabotage",
+    )
+    .await;
+}

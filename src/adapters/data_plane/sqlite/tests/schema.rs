@@ -1,0 +1,188 @@
+//! The schema, and what may be opened.
+
+use rusqlite::Connection;
+
+use super::{Folder, one_receipt};
+use crate::adapters::data_plane::conformance::{insert, revocation, stored_key};
+use crate::adapters::data_plane::sqlite::{OpenError, SqliteOptions, open};
+use crate::domain::ids::KeyRef;
+use crate::ports::data_plane::DataPlane;
+
+#[test]
+fn commits_go_to_the_disk_and_deleted_bytes_are_wiped() {
+    let folder = Folder::new();
+    let connection =
+        open::writable_database(&folder.database(), SqliteOptions::default().busy_timeout)
+            .expect("a new database");
+    let pragma = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+            .expect("a pragma")
+    };
+    assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+    let full = 2;
+    assert_eq!(pragma("synchronous"), full.into());
+    let memory = 2;
+    assert_eq!(pragma("temp_store"), memory.into());
+    assert_eq!(pragma("secure_delete"), 1.into());
+    assert_eq!(pragma("foreign_keys"), 1.into());
+    assert_eq!(pragma("busy_timeout"), 2_000.into());
+}
+
+#[test]
+fn one_process_serves_a_database() {
+    let folder = Folder::new();
+    let store = folder.open();
+    assert!(matches!(folder.refusal(), OpenError::Locked(_)));
+    drop(store);
+    folder.open();
+}
+
+#[test]
+fn a_newer_database_is_refused() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let foreign = folder.foreign_connection();
+    foreign.pragma_update(None, "user_version", 2).expect("set");
+    drop(foreign);
+    assert!(matches!(
+        folder.refusal(),
+        OpenError::Newer {
+            found: 2,
+            supported: 1
+        }
+    ));
+}
+
+#[test]
+fn a_file_of_somebody_else_is_refused_and_stays_as_it_was() {
+    let tables = Folder::new();
+    tables
+        .foreign_connection()
+        .execute_batch("CREATE TABLE theirs (id)")
+        .expect("valid SQL");
+    let marked = Folder::new();
+    marked
+        .foreign_connection()
+        .execute_batch("PRAGMA application_id = 7")
+        .expect("valid SQL");
+    let text = Folder::new();
+    std::fs::write(text.database(), "no database at all, ".repeat(100)).expect("written");
+    for folder in [tables, marked, text] {
+        let before = std::fs::read(folder.database()).expect("a file");
+        assert!(matches!(folder.refusal(), OpenError::NotOurs(_)));
+        let after = std::fs::read(folder.database()).expect("a file");
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("missing").join("kms.db");
+    let refused = super::SqliteDataPlane::open(&path, SqliteOptions::default());
+    let message = refused.err().expect("no folder").to_string();
+    assert!(message.contains("missing"), "{message}");
+}
+
+#[tokio::test]
+async fn the_schema_itself_refuses_what_must_not_happen() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let (living, revoked) = (stored_key(), stored_key());
+    for key in [&living, &revoked] {
+        insert(&store, key.clone()).await;
+    }
+    let commit = store.commit(revocation(&revoked.record)).await;
+    commit.expect("nothing conflicts");
+    let foreign = folder.foreign_connection();
+    let before = dump(&foreign);
+    for (statement, reason) in [
+        ("UPDATE receipts SET leaf = x'00'", "never changed"),
+        ("UPDATE receipts SET seq = seq + 1", "never changed"),
+        (
+            "UPDATE OR REPLACE receipts SET seq = 0 WHERE seq = 1",
+            "never changed",
+        ),
+        ("DELETE FROM receipts WHERE seq = 2", "never deleted"),
+        (
+            "INSERT INTO receipts VALUES (7, randomblob(16), 't', 'dev', 'tenant', x'00')",
+            "next place",
+        ),
+        (
+            "INSERT INTO receipts VALUES (-1, randomblob(16), 't', 'dev', 'tenant', x'00')",
+            "next place",
+        ),
+        (
+            "INSERT INTO receipts VALUES (NULL, randomblob(16), 't', 'dev', 'tenant', x'00')",
+            "next place",
+        ),
+        (
+            "INSERT OR REPLACE INTO receipts \
+             SELECT 1, randomblob(16), tenant_id, environment, plane, leaf FROM receipts",
+            "next place",
+        ),
+        (
+            "INSERT OR REPLACE INTO receipts \
+             SELECT 3, receipt_id, tenant_id, environment, plane, leaf FROM receipts",
+            "kept once",
+        ),
+        ("DELETE FROM keys", "never deleted"),
+        (
+            "INSERT OR REPLACE INTO keys SELECT * FROM keys",
+            "inserted once",
+        ),
+        (
+            "UPDATE keys SET key_state = 'active' WHERE key_state = 'destroyed'",
+            "stays destroyed",
+        ),
+        ("DELETE FROM key_handles", "in place"),
+        ("UPDATE key_handles SET handle = x'01'", "only ever erased"),
+        (
+            "UPDATE key_handles SET slot = slot + 100",
+            "only ever erased",
+        ),
+    ] {
+        let refused = foreign.execute_batch(statement).expect_err(statement);
+        assert!(
+            refused.to_string().contains(reason),
+            "{statement}: {refused}"
+        );
+    }
+    assert_eq!(dump(&foreign), before);
+    store.commit(one_receipt()).await.expect("goes on");
+}
+
+#[tokio::test]
+async fn whoever_destroys_a_key_erases_its_handle() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let key = stored_key();
+    insert(&store, key.clone()).await;
+    let foreign = folder.foreign_connection();
+    foreign
+        .execute_batch("UPDATE keys SET key_state = 'destroyed'")
+        .expect("allowed");
+    let zeros: Vec<u8> = foreign
+        .query_row("SELECT handle FROM key_handles", [], |row| row.get(0))
+        .expect("one row");
+    assert_eq!(zeros, [0; 80]);
+    let name = KeyRef::Id(key.record.key_id);
+    let found = store.find_key(&key.record.scope, &name).await;
+    assert_eq!(found.expect("available").expect("kept").handle, None);
+}
+
+/// Everything in the tables that must not change.
+fn dump(connection: &Connection) -> Vec<String> {
+    let mut lines = Vec::new();
+    for query in [
+        "SELECT seq || hex(receipt_id) || hex(leaf) FROM receipts ORDER BY seq",
+        "SELECT slot || hex(key_id) || key_state || version FROM keys ORDER BY slot",
+        "SELECT slot || hex(handle) FROM key_handles ORDER BY slot",
+    ] {
+        let mut statement = connection.prepare(query).expect("valid SQL");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        lines.extend(rows.map(|row| row.expect("text")));
+    }
+    lines
+}

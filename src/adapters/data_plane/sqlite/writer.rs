@@ -1,0 +1,342 @@
+//! The writer's thread: the only one that writes. It takes whatever is waiting,
+//! commits all of it at once, and answers only then. What is kept in memory
+//! changes after a commit and before its answers.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use super::batch::{Batch, Effects, Refusal};
+use super::fault::StoreFault;
+use super::open;
+use super::queue::{CommitJob, Job};
+use super::rows::{read_key_counts, read_ledger_size, read_usage};
+use super::{CommitStats, InMemory, OnCommit};
+use crate::domain::ids::KeyRef;
+use crate::domain::key::KeyState;
+use crate::ports::data_plane::{CommitError, Unavailable};
+
+/// Jobs that share one durable write, at most: enough to spread the cost of the
+/// disk, few enough that nobody waits long for the others.
+const LARGEST_BATCH: usize = 512;
+
+/// The name in `meta` that the health check writes to.
+const PROBE: &str = "probe";
+
+/// Everything that the thread owns.
+pub(super) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    busy_timeout: Duration,
+    in_memory: Arc<InMemory>,
+    on_commit: Option<OnCommit>,
+    /// A failed commit may have reached the disk: what is in memory is read anew.
+    in_doubt: bool,
+    /// An erased secret may still be in the write-ahead log.
+    log_holds_secret: bool,
+    /// Held for as long as anything is written.
+    _lock: File,
+}
+
+impl Writer {
+    /// A writer on an open database, whose totals it reads.
+    pub(super) fn new(
+        connection: Connection,
+        path: PathBuf,
+        busy_timeout: Duration,
+        in_memory: Arc<InMemory>,
+        on_commit: Option<OnCommit>,
+        lock: File,
+    ) -> rusqlite::Result<Self> {
+        let mut writer = Self {
+            connection,
+            path,
+            busy_timeout,
+            in_memory,
+            on_commit,
+            in_doubt: false,
+            // The last process may have died between an erasure and its checkpoint.
+            log_holds_secret: true,
+            _lock: lock,
+        };
+        writer.read_totals()?;
+        writer.truncate_log(busy_timeout);
+        Ok(writer)
+    }
+
+    /// Serves until the queue is closed and empty.
+    pub(super) fn serve(mut self, jobs: Receiver<Job>) {
+        while let Ok(first) = jobs.recv() {
+            let mut commits = Vec::new();
+            let waiting = jobs.try_iter().take(LARGEST_BATCH - 1);
+            for job in std::iter::once(first).chain(waiting) {
+                match job {
+                    Job::Commit(job) => commits.push(job),
+                    Job::StartCounter(key_id, answer) => {
+                        let counter = read_usage(&self.connection, key_id)
+                            .map(|kept| self.in_memory.usage_counters.start(key_id, kept));
+                        // Whoever no longer waits needs no answer, here and below.
+                        let _ = answer.send(counter.map_err(unavailable));
+                    }
+                    Job::Pin(name, value, answer) => {
+                        let _ = answer.send(self.pin(name, &value).map_err(unavailable));
+                    }
+                    Job::Probe(answer) => {
+                        let _ = answer.send(self.probe().map_err(Unavailable::from));
+                    }
+                }
+            }
+            if !commits.is_empty() {
+                self.commit(commits);
+            }
+        }
+        self.log_holds_secret = true;
+        self.truncate_log(self.busy_timeout);
+    }
+
+    fn commit(&mut self, jobs: Vec<CommitJob>) {
+        let started = Instant::now();
+        let mut kept = Vec::with_capacity(jobs.len());
+        let mut refused = Vec::new();
+        let effects = match self.write_batch(jobs, &mut kept, &mut refused) {
+            Ok(effects) => effects,
+            Err(error) => {
+                tracing::error!(%error, "a batch could not be committed");
+                let fault = StoreFault::from(error);
+                self.roll_back();
+                // A refusal may stand on what was rolled back: nobody gets one.
+                for job in kept
+                    .into_iter()
+                    .chain(refused.into_iter().map(|(job, _)| job))
+                {
+                    fail(job, fault.clone());
+                }
+                return;
+            }
+        };
+        let stats = CommitStats {
+            duration: started.elapsed(),
+            transactions: kept.len(),
+            receipts: effects.receipts,
+        };
+        let has_erased = effects
+            .keys
+            .iter()
+            .any(|change| change.after == KeyState::Destroyed);
+        self.publish(&effects);
+        if has_erased {
+            self.log_holds_secret = true;
+            self.truncate_log(self.busy_timeout);
+        } else {
+            self.truncate_log(Duration::ZERO);
+        }
+        if let Some(on_commit) = &self.on_commit
+            && stats.transactions > 0
+        {
+            on_commit(stats);
+        }
+        for CommitJob {
+            transaction,
+            answer,
+        } in kept
+        {
+            if let Some(key_use) = transaction.key_use {
+                key_use.reservation.keep();
+            }
+            let _ = answer.send(Ok(()));
+        }
+        for (job, error) in refused {
+            // The use is given back before the caller hears of it.
+            drop(job.transaction);
+            let _ = job.answer.send(Err(error));
+        }
+    }
+
+    /// Applies and commits all that can be. On failure the jobs are in the two
+    /// lists all the same, so that each can be answered.
+    fn write_batch(
+        &mut self,
+        jobs: Vec<CommitJob>,
+        kept: &mut Vec<CommitJob>,
+        refused: &mut Vec<(CommitJob, CommitError)>,
+    ) -> rusqlite::Result<Effects> {
+        let mut jobs = jobs.into_iter();
+        let outcome = self.apply_all(&mut jobs, kept, refused);
+        kept.extend(jobs);
+        outcome
+    }
+
+    fn apply_all(
+        &mut self,
+        jobs: &mut impl Iterator<Item = CommitJob>,
+        kept: &mut Vec<CommitJob>,
+        refused: &mut Vec<(CommitJob, CommitError)>,
+    ) -> rusqlite::Result<Effects> {
+        begin(&self.connection)?;
+        if self.in_doubt {
+            self.read_totals()?;
+            self.in_doubt = false;
+        }
+        let mut batch = Batch::new(&self.connection, self.in_memory.ledger_size());
+        for job in jobs {
+            // Whoever has given up gets nothing done, and the use is given back.
+            if job.answer.is_closed() {
+                continue;
+            }
+            match batch.apply(&job.transaction) {
+                Ok(()) => kept.push(job),
+                Err(Refusal::Conflict(conflict)) => refused.push((job, conflict.into())),
+                Err(Refusal::Malformed(error)) => {
+                    tracing::error!(%error, "a transaction breaks a constraint of the store");
+                    refused.push((job, unavailable(error).into()));
+                }
+                Err(Refusal::Failed(error)) => {
+                    kept.push(job);
+                    return Err(error);
+                }
+            }
+        }
+        let effects = batch.finish()?;
+        if let Err(error) = commit(&self.connection) {
+            self.in_doubt = true;
+            // The readers' caches may not outlive what may have changed.
+            self.invalidate(&effects);
+            return Err(error);
+        }
+        Ok(effects)
+    }
+
+    fn publish(&self, effects: &Effects) {
+        self.invalidate(effects);
+        self.in_memory.count_keys(&effects.keys);
+        self.in_memory.add_receipts(effects.receipts);
+    }
+
+    fn invalidate(&self, effects: &Effects) {
+        for change in &effects.keys {
+            let names = change.aliases.iter().flatten().cloned().map(KeyRef::Alias);
+            for name in names.chain([KeyRef::Id(change.key_id)]) {
+                self.in_memory
+                    .keys
+                    .invalidate(&(change.scope.clone(), name));
+            }
+        }
+    }
+
+    /// Stores the value if the name has none, and answers what is stored.
+    fn pin(&mut self, name: &'static str, value: &[u8]) -> rusqlite::Result<Vec<u8>> {
+        let pinned = begin(&self.connection)
+            .and_then(|()| {
+                self.connection.execute(
+                    "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                    params![name, value],
+                )
+            })
+            .and_then(|_| commit(&self.connection))
+            .and_then(|()| self.read_meta(name));
+        if pinned.is_err() {
+            self.roll_back();
+        }
+        pinned
+    }
+
+    /// Counts one up in a commit of its own, and reads it back.
+    fn probe(&mut self) -> Result<(), StoreFault> {
+        let number = self.in_memory.next_probe().to_be_bytes();
+        let probed = begin(&self.connection)
+            .and_then(|()| {
+                self.connection.execute(
+                    "INSERT INTO meta (name, value) VALUES (?1, ?2) \
+                     ON CONFLICT DO UPDATE SET value = excluded.value",
+                    params![PROBE, number],
+                )
+            })
+            .and_then(|_| commit(&self.connection))
+            .and_then(|()| self.read_meta(PROBE));
+        match probed {
+            Ok(read) if read == number => Ok(()),
+            Ok(_) => Err(StoreFault::ProbeLost),
+            Err(error) => {
+                self.roll_back();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn read_meta(&self, name: &str) -> rusqlite::Result<Vec<u8>> {
+        self.connection
+            .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+    }
+
+    fn read_totals(&self) -> rusqlite::Result<()> {
+        let counts = read_key_counts(&self.connection)?;
+        let size = read_ledger_size(&self.connection)?;
+        self.in_memory.set_totals(counts, size);
+        Ok(())
+    }
+
+    /// Leaves no transaction open, whatever it takes; the next batch tries anew.
+    fn roll_back(&mut self) {
+        if self.connection.is_autocommit() {
+            return;
+        }
+        if let Err(error) = self.connection.execute_batch("ROLLBACK") {
+            tracing::error!(%error, "a rollback failed, the store is opened anew");
+        }
+        if !self.connection.is_autocommit() {
+            match open::writing_connection(&self.path, self.busy_timeout) {
+                Ok(connection) => self.connection = connection,
+                Err(error) => tracing::error!(%error, "the store cannot be opened"),
+            }
+        }
+    }
+
+    /// Moves the write-ahead log into the database and empties it, if an erased
+    /// secret may be in it. Where a reader holds it up, every later commit tries
+    /// again, without waiting.
+    fn truncate_log(&mut self, wait: Duration) {
+        if !self.log_holds_secret {
+            return;
+        }
+        let is_busy = self.connection.busy_timeout(wait).and_then(|()| {
+            self.connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+                    row.get::<_, bool>(0)
+                })
+        });
+        match is_busy {
+            Ok(false) => self.log_holds_secret = false,
+            Ok(true) => tracing::warn!("a reader holds up the emptying of the store's log"),
+            Err(error) => tracing::warn!(%error, "the store's log cannot be emptied"),
+        }
+        if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {
+            tracing::error!(%error, "the store's busy timeout cannot be set");
+        }
+    }
+}
+
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("BEGIN IMMEDIATE")?
+        .execute([])
+        .map(drop)
+}
+
+fn commit(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+}
+
+fn fail(job: CommitJob, fault: StoreFault) {
+    // The use is given back before the caller hears of it.
+    drop(job.transaction);
+    let _ = job.answer.send(Err(Unavailable::from(fault).into()));
+}
+
+fn unavailable(error: rusqlite::Error) -> Unavailable {
+    StoreFault::from(error).into()
+}

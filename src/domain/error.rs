@@ -177,6 +177,8 @@ pub enum Dependency {
     Load,
     /// Time: the request took longer than the service allows.
     Deadline,
+    /// The service itself, which starts or stops.
+    Service,
 }
 
 impl Dependency {
@@ -188,6 +190,7 @@ impl Dependency {
             Self::Ledger => "ledger",
             Self::Load => "load",
             Self::Deadline => "deadline",
+            Self::Service => "service",
         }
     }
 }

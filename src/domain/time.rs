@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An instant in UTC with microsecond resolution, written as RFC 3339 with `Z`.
+/// An instant in UTC with microsecond resolution, written as RFC 3339 with six
+/// digits of a second and `Z`.
 ///
 /// Microseconds, because the store keeps microseconds: an instant reads back
 /// exactly as it was written.
@@ -58,7 +59,8 @@ impl From<jiff::Timestamp> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        // Always six digits, so that instants sort as texts too.
+        write!(f, "{:.6}", self.0)
     }
 }
 
@@ -174,6 +176,12 @@ mod tests {
             Timestamp::from_microseconds(instant.microseconds()),
             Some(instant)
         );
+    }
+
+    #[test]
+    fn instants_sort_as_texts() {
+        let whole: Timestamp = "2026-03-01T10:20:30Z".parse().expect("valid");
+        assert_eq!(whole.to_string(), "2026-03-01T10:20:30.000000Z");
     }
 
     #[test]

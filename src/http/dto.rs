@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::error::ErrorBody;
 use super::fields::{WireObject, wire_object};
 use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::binary::Base64Bytes;
@@ -506,6 +507,9 @@ pub(crate) struct ReceiptAnswer {
 pub(crate) struct HealthAnswer {
     pub(crate) status: &'static str,
     pub(crate) checks: Vec<CheckAnswer>,
+    /// What every answer has that is not 2xx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<ErrorBody>,
 }
 
 #[derive(Serialize)]

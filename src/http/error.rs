@@ -89,8 +89,9 @@ struct Envelope {
     error: ErrorBody,
 }
 
+/// What stands under `error`.
 #[derive(Serialize)]
-struct ErrorBody {
+pub(crate) struct ErrorBody {
     code: &'static str,
     message: String,
     details: Value,
@@ -100,15 +101,8 @@ struct ErrorBody {
 
 /// The answer for a failure, with what a client needs to go on.
 pub(crate) fn render(error: &KmsError, request_id: RequestId) -> Response {
-    let code = error.code();
     let envelope = Envelope {
-        error: ErrorBody {
-            code: code.as_str(),
-            message: message(error),
-            details: details(error),
-            retryable: retryable(code),
-            request_id,
-        },
+        error: error_body(error, request_id),
     };
     let mut response = axum::Json(envelope).into_response();
     *response.status_mut() = status(error);
@@ -118,6 +112,18 @@ pub(crate) fn render(error: &KmsError, request_id: RequestId) -> Response {
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// What a failure's `error` says.
+pub(crate) fn error_body(error: &KmsError, request_id: RequestId) -> ErrorBody {
+    let code = error.code();
+    ErrorBody {
+        code: code.as_str(),
+        message: message(error),
+        details: details(error),
+        retryable: retryable(code),
+        request_id,
+    }
 }
 
 /// What the client reads. What went wrong inside is for the log.

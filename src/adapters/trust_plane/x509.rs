@@ -207,7 +207,10 @@ mod tests {
         assert_eq!(from_der, from_pem);
         assert_eq!(from_der.fingerprint.len(), 64);
         assert!(from_der.subject.contains("CN=root"), "{}", from_der.subject);
-        assert_eq!(from_der.not_after.to_string(), "2027-01-01T00:00:00Z");
+        assert_eq!(
+            from_der.not_after.to_string(),
+            "2027-01-01T00:00:00.000000Z"
+        );
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! Health, metrics and the policy in force.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use super::Answer;
 use crate::domain::algorithm::KeyType;
-use crate::domain::error::KmsError;
+use crate::domain::error::{Dependency, KmsError};
 use crate::domain::key::KeyState;
 use crate::http::HttpState;
 use crate::http::dto::{CheckAnswer, ConfigAnswer, HealthAnswer, LivenessAnswer};
-use crate::http::error::ApiError;
-use crate::http::middleware::Deliberate;
-use crate::service::HealthStatus;
+use crate::http::error::{ApiError, error_body};
+use crate::http::middleware::{Deliberate, RequestFacts};
+use crate::service::{CheckStatus, HealthReport, HealthStatus};
 use crate::telemetry::metrics::Metrics;
 
 /// `GET /health`: the process lives. Touches nothing else.
@@ -26,8 +28,12 @@ pub(crate) async fn liveness() -> Json<LivenessAnswer> {
 }
 
 /// `GET /kms/v1/health`: what the last probe found.
-pub(crate) async fn readiness(State(state): State<HttpState>) -> Response {
+pub(crate) async fn readiness(
+    State(state): State<HttpState>,
+    Extension(facts): Extension<Arc<RequestFacts>>,
+) -> Response {
     let report = state.service.health();
+    let failure = (report.status == HealthStatus::Unhealthy).then(|| unfit(&report));
     let answer = HealthAnswer {
         status: report.status.as_str(),
         checks: report
@@ -39,13 +45,34 @@ pub(crate) async fn readiness(State(state): State<HttpState>) -> Response {
                 detail: check.detail.clone(),
             })
             .collect(),
+        error: failure
+            .as_ref()
+            .map(|failure| error_body(failure, facts.request_id)),
     };
     let mut response = Json(answer).into_response();
-    if report.status == HealthStatus::Unhealthy {
+    if failure.is_some() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.extensions_mut().insert(Deliberate);
     }
     response
+}
+
+/// The first check that fails, as a failure.
+fn unfit(report: &HealthReport) -> KmsError {
+    let failing = report
+        .checks
+        .iter()
+        .find(|check| check.status == CheckStatus::Fail);
+    let dependency = match failing.map(|check| check.name) {
+        Some("hsm") => Dependency::Hsm,
+        Some("store" | "trust_store") => Dependency::Store,
+        Some("ledger") => Dependency::Ledger,
+        _ => Dependency::Service,
+    };
+    KmsError::DependencyUnavailable {
+        dependency,
+        source: None,
+    }
 }
 
 /// `GET /kms/v1/metrics`

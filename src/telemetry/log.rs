@@ -5,6 +5,9 @@
 //! No body, token, certificate or key is ever given to this room.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::AsFd as _;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -19,6 +22,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Lines that may wait for standard output.
 const QUEUED_LINES: usize = 65_536;
+
+/// Bytes that go to standard output in one system call, at most.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +55,7 @@ pub fn start(format: LogFormat, level: LevelFilter, service: ServiceIdentity) ->
         .buffered_lines_limit(QUEUED_LINES)
         .lossy(true)
         .thread_name("log")
-        .finish(std::io::stdout());
+        .finish(standard_output());
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target(env!("CARGO_CRATE_NAME"), level);
@@ -72,6 +78,19 @@ pub fn start(format: LogFormat, level: LevelFilter, service: ServiceIdentity) ->
     // A second start in one process keeps the first subscriber: there is one log.
     .unwrap_or_default();
     guard
+}
+
+/// Standard output, written in large pieces: the thread behind the queue flushes
+/// whenever the queue is empty, so a line waits for no other, and a thousand lines
+/// cost a few system calls.
+fn standard_output() -> Box<dyn io::Write + Send> {
+    match io::stdout().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Box::new(BufWriter::with_capacity(
+            WRITTEN_AT_ONCE,
+            File::from(descriptor),
+        )),
+        Err(_) => Box::new(io::stdout()),
+    }
 }
 
 /// `{"time": …, "level": …, "message": …, …}`
@@ -249,7 +268,6 @@ fn now() -> crate::domain::time::Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use tracing_subscriber::fmt::MakeWriter;

@@ -210,7 +210,6 @@ impl App {
     /// Serves until `stop` completes; then readiness fails at once, what is in
     /// flight finishes within the grace, and the store is closed last.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        self.service.probe_health().await;
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
         let operations = self.operations.map(|listener| {
@@ -260,12 +259,14 @@ async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut stop = std::pin::pin!(reached(phases, Phase::Draining));
+        // At once, and then again and again: until the first probe is done the
+        // service is not ready.
         loop {
+            service.probe_health().await;
             tokio::select! {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
                 () = &mut stop => return,
             }
-            service.probe_health().await;
         }
     })
 }

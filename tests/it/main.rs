@@ -8,4 +8,11 @@ mod layering;
 
 mod support;
 
+mod configuration;
+mod durability;
+mod headers;
+mod health;
 mod keys;
+mod secrecy;
+mod shutdown;
+mod signals;

@@ -1,48 +1,76 @@
 //! The real binary as a process of its own, for what only a process can show.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::DEADLINE;
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use super::{APPROVAL, Answer, DEADLINE, SCOPE_QUERY, in_scope};
 
 /// A running `kms serve`, killed when dropped.
 pub(crate) struct KmsProcess {
     child: Child,
     api: SocketAddr,
-    output: Arc<Mutex<String>>,
+    operations: Option<SocketAddr>,
+    client: Client,
+    output: Output,
     readers: Vec<JoinHandle<()>>,
+}
+
+/// A command that has run to its end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; `None` where a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Both streams.
+    pub(crate) fn output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
 }
 
 impl KmsProcess {
     /// Starts the binary on free ports with this data folder, and waits until it
     /// listens.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut child = command(folder)
-            .envs(settings.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let output = Arc::new(Mutex::new(String::new()));
-        let stdout = child.stdout.take().expect("piped");
-        let stderr = child.stderr.take().expect("piped");
-        let readers = vec![
-            collect(stdout, Arc::clone(&output)),
-            collect(stderr, Arc::clone(&output)),
-        ];
+        let output = Output::default();
+        let (child, readers) = spawn(&mut command(folder, &[], settings), &output, &output);
         let mut process = Self {
             child,
             api: SocketAddr::from(([127, 0, 0, 1], 0)),
+            operations: None,
+            client: Client::new(),
             output,
             readers,
         };
-        process.api = process.wait_for_address();
+        let listening = process.wait_for_line(&["listening"]);
+        process.api = address(&listening, "api").expect("an address");
+        process.operations = address(&listening, "operations");
         process
+    }
+
+    /// Runs a command of the binary, `serve` included, that is to end by itself.
+    pub(crate) fn run(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Ended {
+        let (stdout, stderr) = (Output::default(), Output::default());
+        let mut command = command(folder, arguments, settings);
+        let (mut child, readers) = spawn(&mut command, &stdout, &stderr);
+        let status = ended(&mut child, || format!("{}{}", text(&stdout), text(&stderr)));
+        join(readers);
+        Ended {
+            code: status.code(),
+            stdout: text(&stdout),
+            stderr: text(&stderr),
+        }
     }
 
     /// Where the API listens.
@@ -50,9 +78,32 @@ impl KmsProcess {
         self.api
     }
 
+    /// Where the operations listener listens, if there is one.
+    pub(crate) fn operations(&self) -> Option<SocketAddr> {
+        self.operations
+    }
+
     /// Everything it has written so far.
     pub(crate) fn output(&self) -> String {
-        self.output.lock().expect("no panic").clone()
+        text(&self.output)
+    }
+
+    /// Waits for a line with all of these in it, and gives it.
+    pub(crate) fn wait_for_line(&mut self, parts: &[&str]) -> String {
+        let start = Instant::now();
+        loop {
+            let output = self.output();
+            let found = output
+                .lines()
+                .find(|line| parts.iter().all(|part| line.contains(part)));
+            if let Some(line) = found {
+                return line.to_owned();
+            }
+            let ended = self.child.try_wait().expect("asked");
+            assert!(ended.is_none(), "it ended: {output}");
+            assert!(start.elapsed() < DEADLINE, "no line {parts:?}: {output}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sends it a signal by name, such as `TERM` or `KILL`.
@@ -66,33 +117,78 @@ impl KmsProcess {
 
     /// Waits for its end; its exit status and all of its output.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
-        let start = Instant::now();
-        let status = loop {
-            match self.child.try_wait().expect("waited for") {
-                Some(status) => break status,
-                None => assert!(start.elapsed() < DEADLINE, "it does not end"),
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        };
-        for reader in self.readers.drain(..) {
-            reader.join().expect("no panic");
-        }
-        (status, self.output())
+        let output = Arc::clone(&self.output);
+        let status = ended(&mut self.child, || text(&output));
+        join(self.readers.drain(..));
+        (status, text(&output))
     }
 
-    fn wait_for_address(&mut self) -> SocketAddr {
-        let start = Instant::now();
-        loop {
-            let output = self.output();
-            let listening = output.lines().find(|line| line.contains("listening"));
-            if let Some(address) = listening.and_then(api_address) {
-                return address;
-            }
-            let ended = self.child.try_wait().expect("asked");
-            assert!(ended.is_none(), "it ended: {output}");
-            assert!(start.elapsed() < DEADLINE, "it does not listen: {output}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+    /// Stops it in an orderly way; all of its output.
+    pub(crate) fn stop(self) -> String {
+        self.signal("TERM");
+        let (status, output) = self.wait();
+        assert_eq!(status.code(), Some(0), "{output}");
+        output
+    }
+
+    /// Ends it without a word, as a power failure would.
+    pub(crate) fn kill(self) {
+        self.signal("KILL");
+        let (status, output) = self.wait();
+        assert_eq!(status.code(), None, "{output}");
+    }
+
+    /// A request to the API, not sent yet.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.api))
+    }
+
+    /// GET from the API.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    /// GET from the API with the usual scope as the query.
+    pub(crate) async fn get_scoped(&self, path: &str) -> Answer {
+        self.get(&format!("{path}?{SCOPE_QUERY}")).await
+    }
+
+    /// GET from the operations listener.
+    pub(crate) async fn get_operations(&self, path: &str) -> Answer {
+        let address = self.operations.expect("an operations listener");
+        Answer::of(self.client.get(format!("http://{address}{path}"))).await
+    }
+
+    /// POST of exactly this body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// POST of this body with an approval in the header.
+    pub(crate) async fn post_approved(&self, path: &str, body: &Value) -> Answer {
+        let request = self.request(Method::POST, path).json(body);
+        Answer::of(request.header("X-Approval-Token", APPROVAL)).await
+    }
+
+    /// A new key in the usual scope; the answer's body.
+    pub(crate) async fn generate(&self, key_type: &str, fields: Value) -> Value {
+        let usage = match key_type {
+            "AES-256" => json!(["encrypt", "decrypt"]),
+            _ => json!(["sign", "verify"]),
+        };
+        let mut body = in_scope(json!({ "key_type": key_type, "key_usage": usage }));
+        let object = body.as_object_mut().expect("an object");
+        object.extend(fields.as_object().expect("an object").clone());
+        let answer = self.post_approved("/kms/v1/keys", &body).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.body
+    }
+
+    /// The id of a new key in the usual scope.
+    pub(crate) async fn generate_id(&self, key_type: &str) -> String {
+        let made = self.generate(key_type, json!({})).await;
+        made["key_id"].as_str().expect("an id").to_owned()
     }
 }
 
@@ -103,42 +199,83 @@ impl Drop for KmsProcess {
     }
 }
 
+type Output = Arc<Mutex<Vec<u8>>>;
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.lock().expect("no panic")).into_owned()
+}
+
 /// The binary with free ports, this data folder and nothing of this process's
 /// environment.
-pub(crate) fn command(folder: &Path) -> Command {
+fn command(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms"));
     command
+        .args(arguments)
         .env_clear()
         .env("KMS__DATA_DIR", folder)
         .env("KMS__SERVER__LISTEN", "127.0.0.1:0")
         .env("KMS__SERVER__OPS_LISTEN", "127.0.0.1:0")
-        .current_dir(folder)
-        .stdin(Stdio::null());
+        .envs(settings.iter().copied())
+        .current_dir(folder);
     command
 }
 
+fn spawn(command: &mut Command, stdout: &Output, stderr: &Output) -> (Child, Vec<JoinHandle<()>>) {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let readers = vec![
+        collect(child.stdout.take().expect("piped"), Arc::clone(stdout)),
+        collect(child.stderr.take().expect("piped"), Arc::clone(stderr)),
+    ];
+    (child, readers)
+}
+
+/// Waits for the end of a child; one that does not end is ended.
+fn ended(child: &mut Child, output: impl Fn() -> String) -> ExitStatus {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("waited for") {
+            return status;
+        }
+        if start.elapsed() > DEADLINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it does not end: {}", output());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn join(readers: impl IntoIterator<Item = JoinHandle<()>>) {
+    for reader in readers {
+        reader.join().expect("no panic");
+    }
+}
+
 /// The address in a text line (`api=…`) or a JSON line (`"api":"…"`).
-fn api_address(line: &str) -> Option<SocketAddr> {
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
     let after = line
-        .split_once("api=")
-        .or_else(|| line.split_once("\"api\":\""))?
+        .split_once(&format!(" {name}="))
+        .or_else(|| line.split_once(&format!("\"{name}\":\"")))?
         .1;
     let end = after.find([' ', '"']).unwrap_or(after.len());
     after[..end].parse().ok()
 }
 
-fn collect(
-    stream: impl std::io::Read + Send + 'static,
-    output: Arc<Mutex<String>>,
-) -> JoinHandle<()> {
+/// Whole lines, so that nobody reads half an address.
+fn collect(stream: impl Read + Send + 'static, output: Output) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        while stream.read_line(&mut line).is_ok_and(|read| read > 0) {
-            output.lock().expect("no panic").push_str(&line);
-            line.clear();
+        let mut line = Vec::new();
+        while stream
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
+            output.lock().expect("no panic").append(&mut line);
         }
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::batch::{Batch, Effects, Refusal};
 use super::fault::StoreFault;
@@ -229,6 +229,10 @@ impl Writer {
 
     /// Stores the value if the name has none, and answers what is stored.
     fn pin(&mut self, name: &'static str, value: &[u8]) -> rusqlite::Result<Vec<u8>> {
+        // Read first: a later start needs no write, and so no lock.
+        if let Some(pinned) = self.read_meta(name).optional()? {
+            return Ok(pinned);
+        }
         let pinned = begin(&self.connection)
             .and_then(|()| {
                 self.connection.execute(
@@ -311,7 +315,9 @@ impl Writer {
         });
         match is_busy {
             Ok(false) => self.log_holds_secret = false,
-            Ok(true) => tracing::warn!("a reader holds up the emptying of the store's log"),
+            Ok(true) => {
+                tracing::warn!("another connection holds up the emptying of the store's log")
+            }
             Err(error) => tracing::warn!(%error, "the store's log cannot be emptied"),
         }
         if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {

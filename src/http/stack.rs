@@ -82,3 +82,117 @@ fn cors(origins: &[String]) -> CorsLayer {
             header::RETRY_AFTER,
         ])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::{Request, StatusCode};
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::adapters::clock::SystemClock;
+    use crate::adapters::data_plane::memory::MemoryDataPlane;
+    use crate::adapters::hsm::software::kek::KeyEncryptionKey;
+    use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
+    use crate::adapters::iam::DevelopmentIam;
+    use crate::adapters::ledger::LedgerSigner;
+    use crate::adapters::trust_plane::X509TrustPlane;
+    use crate::domain::policy::{ApprovalPolicy, KeyDefaults, RotationSchedule};
+    use crate::domain::time::Period;
+    use crate::http::HttpLimits;
+    use crate::service::{KmsService, Ports, ServicePolicy};
+    use crate::telemetry::metrics::Metrics;
+
+    fn state() -> HttpState {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
+        let ports = Ports {
+            hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+            data_plane: Arc::new(MemoryDataPlane::new()),
+            ledger: Arc::new(LedgerSigner::from_seed(&[7; 32]).expect("a key")),
+            iam: Arc::new(DevelopmentIam::new()),
+            trust_plane: Arc::new(X509TrustPlane),
+            clock: Arc::new(SystemClock),
+        };
+        let policy = ServicePolicy {
+            key_defaults: KeyDefaults {
+                allowed_modules: Vec::new(),
+                max_usage_per_day: 1,
+                rotation_schedule: RotationSchedule {
+                    rsa_2048: Period::days(1),
+                    ed25519: Period::days(1),
+                    aes_256: Period::days(1),
+                },
+                rotation_grace_period: Period::days(1),
+            },
+            approvals: ApprovalPolicy {
+                operations: Vec::new(),
+            },
+        };
+        let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
+        HttpState {
+            service: Arc::new(KmsService::new(ports, policy, Arc::clone(&metrics))),
+            metrics,
+            limits: HttpLimits {
+                max_body_bytes: 1024,
+                request_timeout: Duration::from_secs(5),
+                max_in_flight: 1,
+                cors_origins: vec!["*".to_owned()],
+            },
+        }
+    }
+
+    async fn answer(routes: Router<HttpState>, path: &str) -> (StatusCode, serde_json::Value) {
+        let state = state();
+        let router = framed(routes, &state).with_state(state);
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("an answer");
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body");
+        let body = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+        (status, body)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_in_the_envelope_without_its_message() {
+        async fn panics() -> &'static str {
+            panic!("a secret thing went wrong")
+        }
+        let (status, body) = answer(Router::new().route("/", get(panics)), "/").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body["error"]["code"], "INTERNAL_ERROR");
+        assert_eq!(body["error"]["retryable"], true);
+        assert!(body["error"]["request_id"].is_string());
+        assert!(!body.to_string().contains("secret thing"));
+    }
+
+    #[tokio::test]
+    async fn a_bare_status_that_no_code_of_ours_made_is_put_into_the_envelope() {
+        async fn bare() -> StatusCode {
+            StatusCode::IM_A_TEAPOT
+        }
+        let (status, body) = answer(Router::new().route("/", get(bare)), "/").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body["error"]["code"], "INTERNAL_ERROR");
+    }
+
+    #[tokio::test]
+    async fn nobody_reaches_a_guarded_route_without_an_identity() {
+        async fn reached() -> &'static str {
+            "reached"
+        }
+        let state = state();
+        let routes = guarded(Router::new().route("/", get(reached)), &state);
+        let router = framed(routes, &state).with_state(state);
+        let request = Request::get("/")
+            .header("x-module-id", "not a module")
+            .body(Body::empty())
+            .expect("a request");
+        let response = router.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+}

@@ -14,6 +14,9 @@ mod receipts;
 mod signing;
 mod trust_anchors;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::domain::approval::ApprovalToken;

@@ -1,0 +1,383 @@
+//! What the pipeline does when something happens in the middle of it: a store
+//! that fails, a ledger that cannot sign, a key that changes meanwhile.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::*;
+use crate::adapters::clock::SystemClock;
+use crate::adapters::data_plane::memory::MemoryDataPlane;
+use crate::adapters::hsm::software::kek::KeyEncryptionKey;
+use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
+use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::ledger::LedgerSigner;
+use crate::adapters::trust_plane::X509TrustPlane;
+use crate::domain::algorithm::KeyType;
+use crate::domain::caller::Reach;
+use crate::domain::error::Dependency;
+use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
+use crate::domain::key::{KeyState, KeyUsage, KeyUsageSet, RevocationReason, StoredKey};
+use crate::domain::policy::{AccessPolicyChoice, RotationSchedule};
+use crate::domain::receipt::{Receipt, SignedReceipt};
+use crate::domain::scope::{Environment, Plane, Scope};
+use crate::domain::time::Period;
+use crate::domain::usage::UsageCounter;
+use crate::ports::data_plane::{
+    Change, CommitError, KeptReceipt, KeyPage, KeyQuery, Transaction, Unavailable,
+};
+use crate::ports::ledger::LedgerError;
+
+/// What happens when the next transaction is to be kept.
+enum Next {
+    /// The store fails.
+    Fail,
+    /// Somebody else's transaction comes first.
+    After(Transaction),
+}
+
+/// A store in which things happen at the worst moment.
+#[derive(Default)]
+struct EventfulStore {
+    store: MemoryDataPlane,
+    next: Mutex<Option<Next>>,
+}
+
+impl EventfulStore {
+    fn next(&self, next: Next) {
+        *self.next.lock().unwrap() = Some(next);
+    }
+
+    async fn leaves(&self, scope: &Scope, ids: &[ReceiptId]) -> Vec<KeptReceipt> {
+        let mut leaves = Vec::new();
+        for id in ids {
+            leaves.extend(self.store.find_receipt(scope, *id).await.expect("memory"));
+        }
+        leaves
+    }
+}
+
+#[async_trait]
+impl DataPlane for EventfulStore {
+    async fn find_key(
+        &self,
+        scope: &Scope,
+        key: &KeyRef,
+    ) -> Result<Option<Arc<StoredKey>>, Unavailable> {
+        self.store.find_key(scope, key).await
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable> {
+        self.store.list_keys(query).await
+    }
+
+    async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
+        self.store.usage_counter(key_id).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
+        let next = self.next.lock().unwrap().take();
+        match next {
+            None => {}
+            Some(Next::Fail) => return Err(Unavailable("the disk is full".into()).into()),
+            Some(Next::After(first)) => self.store.commit(first).await?,
+        }
+        self.store.commit(transaction).await
+    }
+
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable> {
+        self.store.find_receipt(scope, receipt_id).await
+    }
+
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
+        self.store.newest_receipt().await
+    }
+
+    async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
+        self.store.pin(name, value).await
+    }
+
+    async fn probe_write(&self) -> Result<(), Unavailable> {
+        self.store.probe_write().await
+    }
+
+    async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
+        self.store.count_trust_anchors().await
+    }
+
+    fn key_counts(&self) -> KeyCounts {
+        self.store.key_counts()
+    }
+
+    fn ledger_size(&self) -> u64 {
+        self.store.ledger_size()
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+/// A ledger whose key can be taken away.
+struct FragileLedger {
+    signer: LedgerSigner,
+    broken: Mutex<bool>,
+}
+
+impl EvidenceLedger for FragileLedger {
+    fn sign(&self, receipt: Receipt) -> Result<SignedReceipt, LedgerError> {
+        if *self.broken.lock().unwrap() {
+            return Err(LedgerError("the key is gone".into()));
+        }
+        self.signer.sign(receipt)
+    }
+
+    fn is_genuine(&self, leaf: &[u8]) -> bool {
+        self.signer.is_genuine(leaf)
+    }
+}
+
+struct Bench {
+    service: KmsService,
+    store: Arc<EventfulStore>,
+    ledger: Arc<FragileLedger>,
+}
+
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
+    let store = Arc::new(EventfulStore::default());
+    let ledger = Arc::new(FragileLedger {
+        signer: LedgerSigner::from_seed(&[7; 32]).expect("a key"),
+        broken: Mutex::new(false),
+    });
+    let ports = Ports {
+        hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+        data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
+        ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
+        iam: Arc::new(DevelopmentIam::new()),
+        trust_plane: Arc::new(X509TrustPlane),
+        clock: Arc::new(SystemClock),
+    };
+    let policy = ServicePolicy {
+        key_defaults: KeyDefaults {
+            allowed_modules: Vec::new(),
+            max_usage_per_day: 1,
+            rotation_schedule: RotationSchedule {
+                rsa_2048: Period::days(90),
+                ed25519: Period::days(365),
+                aes_256: Period::days(90),
+            },
+            rotation_grace_period: Period::days(7),
+        },
+        approvals: ApprovalPolicy {
+            operations: Vec::new(),
+        },
+    };
+    let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
+    Bench {
+        service: KmsService::new(ports, policy, metrics),
+        store,
+        ledger,
+    }
+}
+
+fn scope() -> Scope {
+    Scope {
+        tenant_id: "t".parse().expect("valid"),
+        environment: Environment::Dev,
+        plane: Plane::Tenant,
+    }
+}
+
+fn context() -> RequestContext {
+    RequestContext {
+        request_id: RequestId::generate(),
+        caller: Caller::new("M21".parse().expect("valid"), Reach::AnyScope),
+        approval: None,
+    }
+}
+
+impl Bench {
+    /// A key that may be used once a day.
+    async fn key(&self) -> KeyId {
+        let made = self.generate().await.expect("made");
+        made.record.key_id
+    }
+
+    async fn generate(&self) -> Result<Generated, KmsError> {
+        let request = GenerateKeyRequest {
+            scope: scope(),
+            key_type: KeyType::Ed25519,
+            key_usage: KeyUsageSet::of([KeyUsage::Sign]).expect("not empty"),
+            key_alias: None,
+            access_policy: AccessPolicyChoice::default(),
+        };
+        self.service.generate_key(&context(), request).await
+    }
+
+    async fn sign(&self, key_id: KeyId) -> Result<Signed, KmsError> {
+        let request = SignRequest {
+            scope: scope(),
+            key: KeyRef::Id(key_id),
+            data: Bytes::from_static(b"data"),
+            algorithm: None,
+        };
+        self.service.sign(&context(), request).await
+    }
+
+    /// Somebody's revocation of the key, ready to be kept, and its receipt's id.
+    async fn revocation(&self, key_id: KeyId) -> (Transaction, ReceiptId) {
+        let key = self.store.find_key(&scope(), &KeyRef::Id(key_id)).await;
+        let key = key.expect("memory").expect("there");
+        let now = self.service.ports.clock.now();
+        let record = key.record.revoked(RevocationReason::Compromised, now);
+        let receipt = self
+            .ledger
+            .sign(crate::domain::receipt::tests::receipt())
+            .expect("signed");
+        let receipt_id = receipt.receipt_id;
+        let transaction = Transaction {
+            key_use: None,
+            changes: vec![Change::UpdateKey(record.expect("live"))],
+            receipts: vec![receipt],
+        };
+        (transaction, receipt_id)
+    }
+}
+
+fn is_away(error: &KmsError, wanted: Dependency) -> bool {
+    matches!(error, KmsError::DependencyUnavailable { dependency, .. } if *dependency == wanted)
+}
+
+#[tokio::test]
+async fn a_key_revoked_while_it_signs_gives_no_signature_out() {
+    let bench = bench();
+    let key_id = bench.key().await;
+    let (revocation, revoked) = bench.revocation(key_id).await;
+    bench.store.next(Next::After(revocation));
+
+    let refusal = bench.sign(key_id).await.err().expect("refused");
+    assert!(matches!(refusal, KmsError::KeyRevoked), "{refusal:?}");
+
+    // The key's making, its revocation, and the refusal: the signature that came
+    // too late has left no trace.
+    assert_eq!(bench.service.ledger_size(), 3);
+    let scope_of_receipt = crate::domain::receipt::tests::receipt().scope;
+    let leaves = bench.store.leaves(&scope_of_receipt, &[revoked]).await;
+    assert_eq!(leaves[0].leaf_index, 1);
+    let newest = bench.store.newest_receipt().await.expect("memory");
+    let newest = String::from_utf8(newest.expect("there").leaf).expect("UTF-8");
+    assert!(newest.contains(r#""error_code":"KEY_REVOKED""#), "{newest}");
+    assert!(newest.contains(r#""success":false"#), "{newest}");
+    let counter = bench.store.usage_counter(key_id).await.expect("memory");
+    assert_eq!(counter.count().used, 0, "the use was given back");
+}
+
+#[tokio::test]
+async fn a_use_whose_receipt_cannot_be_kept_gives_nothing_out_and_is_given_back() {
+    let bench = bench();
+    let key_id = bench.key().await;
+    bench.store.next(Next::Fail);
+    let failure = bench.sign(key_id).await.err().expect("failed");
+    assert!(is_away(&failure, Dependency::Ledger), "{failure:?}");
+    assert_eq!(bench.service.ledger_size(), 1);
+    // The one use of the day is still there, and then it is not.
+    bench.sign(key_id).await.expect("the store is back");
+    let refusal = bench.sign(key_id).await.err().expect("refused");
+    assert!(matches!(
+        refusal,
+        KmsError::DailyLimitReached { limit: 1, .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_refusal_whose_receipt_cannot_be_kept_is_no_refusal_but_a_failure() {
+    let bench = bench();
+    bench.store.next(Next::Fail);
+    let failure = bench.sign(KeyId::generate()).await.err().expect("failed");
+    assert!(is_away(&failure, Dependency::Ledger), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_sign_gives_nothing_out() {
+    let bench = bench();
+    let key_id = bench.key().await;
+    *bench.ledger.broken.lock().unwrap() = true;
+    let failure = bench.sign(key_id).await.err().expect("failed");
+    assert!(is_away(&failure, Dependency::Ledger), "{failure:?}");
+    let failure = bench.generate().await.err().expect("failed");
+    assert!(is_away(&failure, Dependency::Ledger), "{failure:?}");
+    *bench.ledger.broken.lock().unwrap() = false;
+    bench.sign(key_id).await.expect("the ledger is back");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_stored_was_never_made() {
+    let bench = bench();
+    bench.store.next(Next::Fail);
+    let failure = bench.generate().await.err().expect("failed");
+    assert!(is_away(&failure, Dependency::Store), "{failure:?}");
+    let counts = bench.service.key_counts();
+    assert_eq!(counts.get(KeyType::Ed25519, KeyState::Active), 0);
+    assert_eq!(bench.service.ledger_size(), 0);
+}
+
+#[tokio::test]
+async fn a_key_revoked_while_it_is_rotated_has_no_successor() {
+    let bench = bench();
+    let key_id = bench.key().await;
+    let (revocation, _) = bench.revocation(key_id).await;
+    bench.store.next(Next::After(revocation));
+    let rotated = bench
+        .service
+        .rotate_key(&context(), &scope(), &KeyRef::Id(key_id))
+        .await;
+    assert!(matches!(rotated.err(), Some(KmsError::KeyRevoked)));
+    let counts = bench.service.key_counts();
+    assert_eq!(counts.get(KeyType::Ed25519, KeyState::Active), 0);
+    assert_eq!(counts.get(KeyType::Ed25519, KeyState::Destroyed), 1);
+}
+
+#[tokio::test]
+async fn a_caller_with_a_scope_of_its_own_reaches_no_other() {
+    let bench = bench();
+    let key_id = bench.key().await;
+    let elsewhere = Scope {
+        plane: Plane::Laptop,
+        ..scope()
+    };
+    let stranger = RequestContext {
+        caller: Caller::new("M21".parse().expect("valid"), Reach::Scope(elsewhere)),
+        ..context()
+    };
+    let key = KeyRef::Id(key_id);
+    let service = &bench.service;
+    let refusals = [
+        service.get_key(&stranger, &scope(), &key).await.err(),
+        service.rotate_key(&stranger, &scope(), &key).await.err(),
+        service
+            .get_receipt(&stranger, &scope(), ReceiptId::generate())
+            .await
+            .err(),
+    ];
+    for refusal in refusals {
+        assert!(
+            matches!(refusal, Some(KmsError::Unauthorized(_))),
+            "{refusal:?}"
+        );
+    }
+    let request = SignRequest {
+        scope: scope(),
+        key,
+        data: Bytes::new(),
+        algorithm: None,
+    };
+    let refusal = service.sign(&stranger, request).await.err();
+    assert!(matches!(refusal, Some(KmsError::Unauthorized(_))));
+}

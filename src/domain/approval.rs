@@ -3,7 +3,7 @@
 use super::algorithm::KeyType;
 use super::error::{ApprovalFault, KmsError};
 use super::ids::KeyId;
-use super::key::KeyUsageSet;
+use super::key_usage::KeyUsageSet;
 use super::scope::Scope;
 use super::secret::SecretBytes;
 

@@ -10,6 +10,8 @@ pub mod caller;
 pub mod error;
 pub mod ids;
 pub mod key;
+pub mod key_usage;
+pub mod lifecycle_permit;
 pub mod permit;
 pub mod policy;
 pub mod receipt;

@@ -1,18 +1,18 @@
-//! The policy check, and the permits that only it can make.
+//! The policy check of a key's use, and the permits that only it can make.
 //!
 //! Whatever touches a key takes a permit, and a permit's fields are private to
 //! this file: an unchecked use does not compile.
 
 use std::sync::Arc;
 
-use super::algorithm::{AeadAlgorithm, AlgorithmFamily, KeyType, SigningAlgorithm};
+use super::algorithm::{AeadAlgorithm, AlgorithmFamily, SigningAlgorithm};
 use super::approval::{
     Approval, ApprovalOperation, ApprovalSubject, ApprovalTarget, approval_refused,
 };
 use super::caller::Caller;
 use super::error::{ApprovalFault, KmsError, PolicyFault, algorithm_not_offered};
-use super::key::{KeyHandle, KeyRecord, KeyUsage, KeyUsageSet, StoredKey};
-use super::scope::Scope;
+use super::key::{KeyHandle, KeyRecord, StoredKey};
+use super::key_usage::KeyUsage;
 use super::time::Timestamp;
 use super::usage::UsageReservation;
 
@@ -203,166 +203,17 @@ impl<O: KeyOperation> Permit<O> {
     }
 }
 
-/// The right to make one new key.
-pub struct GeneratePermit {
-    scope: Scope,
-    key_type: KeyType,
-}
-
-impl GeneratePermit {
-    /// Where the key will live.
-    pub fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// What kind of key.
-    pub fn key_type(&self) -> KeyType {
-        self.key_type
-    }
-}
-
-/// The right to erase one key's secret.
-pub struct ErasePermit {
-    key: Arc<StoredKey>,
-}
-
-impl ErasePermit {
-    /// The key whose secret is to go.
-    pub fn record(&self) -> &KeyRecord {
-        &self.key.record
-    }
-
-    /// How its backend finds it.
-    pub fn handle(&self) -> Option<&KeyHandle> {
-        self.key.handle.as_ref()
-    }
-}
-
-/// What an approval of a new key must be for.
-pub fn generation_subject(
-    scope: &Scope,
-    key_type: KeyType,
-    key_usage: KeyUsageSet,
-) -> ApprovalSubject {
-    ApprovalSubject {
-        operation: ApprovalOperation::KeyGenerate,
-        scope: scope.clone(),
-        target: ApprovalTarget::NewKey {
-            key_type,
-            key_usage,
-        },
-    }
-}
-
-/// What an approval of a step in a key's life must be for.
-pub fn lifecycle_subject(operation: ApprovalOperation, key: &KeyRecord) -> ApprovalSubject {
-    ApprovalSubject {
-        operation,
-        scope: key.scope.clone(),
-        target: ApprovalTarget::Key(key.key_id),
-    }
-}
-
-/// An operation's approval, or the configuration's word that it needs none.
-pub enum Consent {
-    /// A second person agreed.
-    Approved(Approval),
-    /// The configuration does not ask.
-    NotRequired,
-}
-
-impl Consent {
-    fn check(&self, subject: &ApprovalSubject) -> Result<(), KmsError> {
-        match self {
-            Self::Approved(approval) => approval.covers(subject),
-            Self::NotRequired => Ok(()),
-        }
-    }
-}
-
-/// Permits making a new key.
-///
-/// # Errors
-/// [`KmsError::InvalidRequest`] when the usage does not fit the type;
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
-pub fn permit_generation(
-    scope: &Scope,
-    key_type: KeyType,
-    key_usage: KeyUsageSet,
-    consent: &Consent,
-) -> Result<GeneratePermit, KmsError> {
-    check_usage_fits(key_type, key_usage)?;
-    consent.check(&generation_subject(scope, key_type, key_usage))?;
-    Ok(GeneratePermit {
-        scope: scope.clone(),
-        key_type,
-    })
-}
-
-/// Whether a key of this type can serve all of these usages.
-///
-/// # Errors
-/// [`KmsError::InvalidRequest`], naming `key_usage`.
-pub fn check_usage_fits(key_type: KeyType, key_usage: KeyUsageSet) -> Result<(), KmsError> {
-    if key_usage.iter().all(|usage| usage.fits(key_type)) {
-        return Ok(());
-    }
-    let fitting: Vec<&str> = KeyUsage::ALL
-        .into_iter()
-        .filter(|usage| usage.fits(key_type))
-        .map(KeyUsage::as_str)
-        .collect();
-    Err(KmsError::field(
-        "key_usage",
-        format!("for {key_type} only {}", fitting.join(", ")),
-    ))
-}
-
-/// Permits making the successor of an active key.
-///
-/// # Errors
-/// [`KmsError::KeyInactive`] and [`KmsError::KeyRevoked`] by its state;
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
-pub fn permit_rotation(key: &KeyRecord, consent: &Consent) -> Result<GeneratePermit, KmsError> {
-    key.require_active()?;
-    consent.check(&lifecycle_subject(ApprovalOperation::KeyRotate, key))?;
-    Ok(GeneratePermit {
-        scope: key.scope.clone(),
-        key_type: key.key_type,
-    })
-}
-
-/// Permits erasing the secret of a key that is not destroyed yet.
-///
-/// # Errors
-/// [`KmsError::KeyRevoked`] when it is; [`ApprovalFault::WrongSubject`] when
-/// the approval is for something else.
-pub fn permit_revocation(key: Arc<StoredKey>, consent: &Consent) -> Result<ErasePermit, KmsError> {
-    key.record.require_reading()?;
-    consent.check(&lifecycle_subject(
-        ApprovalOperation::KeyRevoke,
-        &key.record,
-    ))?;
-    Ok(ErasePermit { key })
-}
-
-/// Checks the consent to a change of the trust anchors, which has no key and so
-/// no permit.
-///
-/// # Errors
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
-pub fn check_anchor_consent(subject: &ApprovalSubject, consent: &Consent) -> Result<(), KmsError> {
-    consent.check(subject)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::algorithm::Algorithm;
+    use crate::domain::algorithm::KeyType;
     use crate::domain::caller::Reach;
     use crate::domain::ids::KeyId;
     use crate::domain::key::RevocationReason;
     use crate::domain::key::tests::active_key;
+    use crate::domain::key_usage::KeyUsageSet;
+    use crate::domain::lifecycle_permit::lifecycle_subject;
     use crate::domain::time::Period;
     use crate::domain::usage::{UsageCount, UsageCounter};
 
@@ -484,32 +335,5 @@ mod tests {
         assert!(checked().permit(Some(&other), reservation(now)).is_err());
         let own = Approval::new(subject);
         assert!(checked().permit(Some(&own), reservation(now)).is_ok());
-    }
-
-    #[test]
-    fn a_lifecycle_step_takes_no_approval_of_another_step() {
-        let key = active_key();
-        let rotate = Consent::Approved(Approval::new(lifecycle_subject(
-            ApprovalOperation::KeyRotate,
-            &key,
-        )));
-        assert!(permit_rotation(&key, &rotate).is_ok());
-        assert!(permit_revocation(stored(key.clone()), &rotate).is_err());
-        let usage = key.key_usage;
-        assert!(permit_generation(&key.scope, KeyType::Ed25519, usage, &rotate).is_err());
-    }
-
-    #[test]
-    fn a_usage_that_does_not_fit_the_type_is_refused_before_a_key_is_made() {
-        let scope = active_key().scope;
-        for (key_type, usage) in [
-            (KeyType::Rsa2048, KeyUsage::Encrypt),
-            (KeyType::Ed25519, KeyUsage::Decrypt),
-            (KeyType::Aes256, KeyUsage::Sign),
-        ] {
-            let usage = KeyUsageSet::of([usage]).expect("not empty");
-            let permit = permit_generation(&scope, key_type, usage, &Consent::NotRequired);
-            assert!(permit.is_err(), "{key_type} {usage:?}");
-        }
     }
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use crate::domain::algorithm::{Algorithm, KeyType};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
-use crate::domain::permit::{Decrypt, Encrypt, ErasePermit, GeneratePermit, Permit, Sign, Verify};
+use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
+use crate::domain::permit::{Decrypt, Encrypt, Permit, Sign, Verify};
 use crate::domain::secret::SecretBytes;
 
 /// A backend that makes keys and uses them.

@@ -3,7 +3,7 @@
 use super::{KmsService, RequestContext};
 use crate::domain::approval::{Approval, ApprovalSubject, approval_refused};
 use crate::domain::error::{ApprovalFault, KmsError};
-use crate::domain::permit::Consent;
+use crate::domain::lifecycle_permit::Consent;
 
 impl KmsService {
     /// The consent to a subject: an approval where the configuration asks for

@@ -10,8 +10,9 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::approval::ApprovalOperation;
 use crate::domain::error::{Dependency, KmsError};
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
-use crate::domain::key::{KeyRecord, KeyState, KeyUsageSet, RevocationReason, StoredKey};
-use crate::domain::permit::{
+use crate::domain::key::{KeyRecord, KeyState, RevocationReason, StoredKey};
+use crate::domain::key_usage::KeyUsageSet;
+use crate::domain::lifecycle_permit::{
     GeneratePermit, check_usage_fits, generation_subject, lifecycle_subject, permit_generation,
     permit_revocation, permit_rotation,
 };

@@ -32,12 +32,12 @@ use crate::ports::ledger::EvidenceLedger;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
-pub use encryption::{DecryptRequest, Decrypted, EncryptRequest, EncryptedMessage};
+pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
 pub use keys::{KeyListing, ListKeysRequest};
 pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
+pub use pipeline::{KeyChoice, Used};
 pub use receipts::FoundReceipt;
-pub use signing::{SignRequest, Signed, Verified, VerifyRequest};
 pub use trust_anchors::{AddTrustAnchorRequest, TrustAnchorAdded};
 
 /// Everything the service stands on.

@@ -10,6 +10,7 @@ use crate::domain::algorithm::{Algorithm, AlgorithmFamily, KeyType};
 use crate::domain::error::{Dependency, KmsError, RequestFault};
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
 use crate::domain::key::{KeyRecord, StoredKey};
+use crate::domain::key_usage::KeyUsage;
 use crate::domain::permit::{KeyOperation, Permit, check_use};
 use crate::domain::receipt::{
     KmsContext, Receipt, ReceiptAlgorithm, ReceiptOperation, SignedReceipt,
@@ -24,12 +25,14 @@ use crate::ports::hsm::{HsmBackend, HsmError};
 /// than there are states left.
 const MAX_ATTEMPTS: usize = 8;
 
-/// Which key is to be used, by whom, how.
-pub(super) struct UseRequest<'a, O: KeyOperation> {
-    pub(super) context: &'a RequestContext,
-    pub(super) scope: &'a Scope,
-    pub(super) key: &'a KeyRef,
-    pub(super) algorithm: Option<O::Algorithm>,
+/// Which key is to be used, and how.
+pub struct KeyChoice<A> {
+    /// Where the key lives.
+    pub scope: Scope,
+    /// Which key.
+    pub key: KeyRef,
+    /// With which algorithm; the key's default where absent.
+    pub algorithm: Option<A>,
 }
 
 /// The few lines in which one operation differs from another.
@@ -53,11 +56,15 @@ pub(super) trait Work<O: KeyOperation>: Sync {
 }
 
 /// A use that is done, and whose receipt is durable.
-pub(super) struct Used<T> {
-    pub(super) output: T,
-    pub(super) key_id: KeyId,
-    pub(super) algorithm: Algorithm,
-    pub(super) receipt_id: ReceiptId,
+pub struct Used<T> {
+    /// What came of it.
+    pub output: T,
+    /// The key that was used.
+    pub key_id: KeyId,
+    /// The algorithm that was used.
+    pub algorithm: Algorithm,
+    /// The receipt that attests it.
+    pub receipt_id: ReceiptId,
 }
 
 /// One walk down the road, up to the receipt.
@@ -77,17 +84,14 @@ impl KmsService {
     /// daily limits; and [`KmsError::DependencyUnavailable`].
     pub(super) async fn use_key<O: KeyOperation, W: Work<O>>(
         &self,
-        request: UseRequest<'_, O>,
+        context: &RequestContext,
+        choice: &KeyChoice<O::Algorithm>,
         work: &W,
     ) -> Result<Used<W::Output>, KmsError> {
         for _ in 0..MAX_ATTEMPTS {
-            let attempt = self.attempt(&request, work).await;
-            let receipt = self.sign_receipt(
-                request.context,
-                request.scope,
-                W::RECEIPT,
-                Self::use_context::<O, W>(&request, &attempt),
-            )?;
+            let attempt = self.attempt(context, choice, work).await;
+            let kms_context = Self::use_context::<O, W>(&choice.key, &attempt);
+            let receipt = self.sign_receipt(context, &choice.scope, W::RECEIPT, kms_context)?;
             let receipt_id = receipt.receipt_id;
             let key_use = attempt
                 .counted
@@ -132,19 +136,17 @@ impl KmsService {
 
     async fn attempt<O: KeyOperation, W: Work<O>>(
         &self,
-        request: &UseRequest<'_, O>,
+        context: &RequestContext,
+        choice: &KeyChoice<O::Algorithm>,
         work: &W,
     ) -> Attempt<W::Output> {
         let mut attempt = Attempt {
             outcome: Err(KmsError::KeyNotFound),
             key: None,
-            algorithm: request.algorithm.map(AlgorithmFamily::widen),
+            algorithm: choice.algorithm.map(AlgorithmFamily::widen),
             counted: None,
         };
-        let key = match self
-            .find_key(request.context, request.scope, request.key)
-            .await
-        {
+        let key = match self.find_key(context, &choice.scope, &choice.key).await {
             Ok(key) => key,
             Err(refusal) => {
                 attempt.outcome = Err(refusal);
@@ -152,7 +154,10 @@ impl KmsService {
             }
         };
         attempt.key = Some(Arc::clone(&key));
-        let permit = match self.authorize_use(request, key).await {
+        let permit = match self
+            .authorize_use::<O>(context, key, choice.algorithm)
+            .await
+        {
             Ok(permit) => permit,
             Err(refusal) => {
                 attempt.outcome = Err(refusal);
@@ -184,14 +189,14 @@ impl KmsService {
     /// and algorithm in the domain, then the approval, then the daily limit.
     async fn authorize_use<O: KeyOperation>(
         &self,
-        request: &UseRequest<'_, O>,
+        context: &RequestContext,
         key: Arc<StoredKey>,
+        wanted: Option<O::Algorithm>,
     ) -> Result<Permit<O>, KmsError> {
         let now = self.ports.clock.now();
-        let caller = &request.context.caller;
-        let checked = check_use::<O>(key, caller, request.algorithm, now)?;
+        let checked = check_use::<O>(key, &context.caller, wanted, now)?;
         let approval = match checked.approval_needed() {
-            Some(subject) => Some(self.verify_approval(request.context, &subject).await?),
+            Some(subject) => Some(self.verify_approval(context, &subject).await?),
             None => None,
         };
         let record = checked.record();
@@ -204,7 +209,7 @@ impl KmsService {
             .reserve(
                 now,
                 record.access_policy.max_usage_per_day,
-                O::USAGE == crate::domain::key::KeyUsage::Encrypt,
+                O::USAGE == KeyUsage::Encrypt,
             )?;
         checked.permit(approval.as_ref(), reservation)
     }
@@ -230,15 +235,14 @@ impl KmsService {
     }
 
     fn use_context<O: KeyOperation, W: Work<O>>(
-        request: &UseRequest<'_, O>,
+        wanted: &KeyRef,
         attempt: &Attempt<W::Output>,
     ) -> KmsContext {
         let record = attempt.key.as_ref().map(|key| &key.record);
         KmsContext {
-            key_id: Some(record.map_or_else(
-                || request.key.to_string(),
-                |record| record.key_id.to_string(),
-            )),
+            key_id: Some(
+                record.map_or_else(|| wanted.to_string(), |record| record.key_id.to_string()),
+            ),
             algorithm: attempt.algorithm.map(ReceiptAlgorithm::Algorithm),
             key_size_bits: record.map(|record| record.key_type.size_bits()),
             success: attempt.outcome.as_ref().is_ok_and(W::succeeded),

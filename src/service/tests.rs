@@ -18,7 +18,8 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::caller::Reach;
 use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
-use crate::domain::key::{KeyState, KeyUsage, KeyUsageSet, RevocationReason, StoredKey};
+use crate::domain::key::{KeyState, RevocationReason, StoredKey};
+use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::policy::{AccessPolicyChoice, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
@@ -195,6 +196,14 @@ fn scope() -> Scope {
     }
 }
 
+fn choice(key_id: KeyId) -> KeyChoice<crate::domain::algorithm::SigningAlgorithm> {
+    KeyChoice {
+        scope: scope(),
+        key: KeyRef::Id(key_id),
+        algorithm: None,
+    }
+}
+
 fn context() -> RequestContext {
     RequestContext {
         request_id: RequestId::generate(),
@@ -221,14 +230,9 @@ impl Bench {
         self.service.generate_key(&context(), request).await
     }
 
-    async fn sign(&self, key_id: KeyId) -> Result<Signed, KmsError> {
-        let request = SignRequest {
-            scope: scope(),
-            key: KeyRef::Id(key_id),
-            data: Bytes::from_static(b"data"),
-            algorithm: None,
-        };
-        self.service.sign(&context(), request).await
+    async fn sign(&self, key_id: KeyId) -> Result<Used<Vec<u8>>, KmsError> {
+        let data = Bytes::from_static(b"data");
+        self.service.sign(&context(), &choice(key_id), data).await
     }
 
     /// Somebody's revocation of the key, ready to be kept, and its receipt's id.
@@ -372,12 +376,7 @@ async fn a_caller_with_a_scope_of_its_own_reaches_no_other() {
             "{refusal:?}"
         );
     }
-    let request = SignRequest {
-        scope: scope(),
-        key,
-        data: Bytes::new(),
-        algorithm: None,
-    };
-    let refusal = service.sign(&stranger, request).await.err();
+    let choice = choice(key_id);
+    let refusal = service.sign(&stranger, &choice, Bytes::new()).await.err();
     assert!(matches!(refusal, Some(KmsError::Unauthorized(_))));
 }

@@ -7,7 +7,7 @@ use super::{KmsService, RequestContext};
 use crate::domain::approval::{ApprovalOperation, ApprovalSubject, ApprovalTarget};
 use crate::domain::error::{CertificateFault, KmsError, RequestFault};
 use crate::domain::ids::{ReceiptId, TrustAnchorId};
-use crate::domain::permit::check_anchor_consent;
+use crate::domain::lifecycle_permit::check_anchor_consent;
 use crate::domain::receipt::{KmsContext, ReceiptOperation};
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::{AnchorType, TrustAnchor};

@@ -10,7 +10,8 @@ use prometheus::{
 
 use crate::domain::algorithm::KeyType;
 use crate::domain::error::ErrorCode;
-use crate::domain::key::{KeyState, KeyUsage};
+use crate::domain::key::KeyState;
+use crate::domain::key_usage::KeyUsage;
 
 /// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
 const LATENCY_BUCKETS_MS: [f64; 18] = [

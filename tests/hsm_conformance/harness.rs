@@ -7,11 +7,10 @@ use bytes::Bytes;
 use kms::domain::algorithm::{AeadAlgorithm, AlgorithmFamily, KeyType, SigningAlgorithm};
 use kms::domain::caller::{Caller, Reach};
 use kms::domain::ids::KeyId;
-use kms::domain::key::{KeyHandle, KeyRecord, KeyState, KeyUsage, KeyUsageSet, StoredKey};
-use kms::domain::permit::{
-    Consent, Decrypt, Encrypt, ErasePermit, KeyOperation, Permit, Sign, Verify, check_use,
-    permit_generation, permit_revocation,
-};
+use kms::domain::key::{KeyHandle, KeyRecord, KeyState, StoredKey};
+use kms::domain::key_usage::{KeyUsage, KeyUsageSet};
+use kms::domain::lifecycle_permit::{Consent, ErasePermit, permit_generation, permit_revocation};
+use kms::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify, check_use};
 use kms::domain::policy::AccessPolicy;
 use kms::domain::scope::{Environment, Plane, Scope};
 use kms::domain::secret::SecretBytes;

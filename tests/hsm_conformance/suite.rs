@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kms::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use kms::domain::ids::KeyId;
 use kms::domain::key::{KeyHandle, StoredKey};
-use kms::domain::permit::{Consent, Decrypt, Encrypt, Sign, permit_generation};
+use kms::domain::lifecycle_permit::{Consent, permit_generation};
+use kms::domain::permit::{Decrypt, Encrypt, Sign};
 use kms::domain::scope::{Environment, Plane, Scope};
 use kms::ports::hsm::{HsmBackend, HsmError};
 

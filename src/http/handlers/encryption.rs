@@ -4,32 +4,31 @@ use axum::Json;
 use axum::extract::State;
 use bytes::Bytes;
 
-use super::Answer;
+use super::{Answer, choose};
 use crate::domain::binary::{Base64Bytes, encode_base64};
 use crate::http::HttpState;
 use crate::http::dto::{DecryptBody, DecryptedAnswer, EncryptBody, EncryptedAnswer};
 use crate::http::extract::FromBody;
-use crate::service::{DecryptRequest, EncryptRequest};
+use crate::service::Ciphertext;
 
 /// `POST /kms/v1/encrypt`
 pub(crate) async fn encrypt(
     State(state): State<HttpState>,
     asked: FromBody<EncryptBody>,
 ) -> Answer<EncryptedAnswer> {
-    let request = EncryptRequest {
-        scope: asked.scope,
-        key: asked.body.key_id,
-        plaintext: asked.body.plaintext.into_bytes(),
-        aad: bytes_or_none(asked.body.aad),
-        algorithm: asked.body.algorithm,
-    };
-    let message = state.service.encrypt(&asked.context, request).await?;
+    let body = asked.body;
+    let choice = choose(asked.scope, body.key_id, body.algorithm);
+    let (plaintext, aad) = (body.plaintext.into_bytes(), bytes_or_none(body.aad));
+    let service = &state.service;
+    let encrypted = service
+        .encrypt(&asked.context, &choice, plaintext, aad)
+        .await?;
     Ok(Json(EncryptedAnswer {
-        ciphertext: encode_base64(&message.encrypted.ciphertext),
-        iv: encode_base64(message.encrypted.nonce),
-        key_id: message.key_id,
-        algorithm: message.algorithm,
-        receipt_id: message.receipt_id,
+        ciphertext: encode_base64(&encrypted.output.ciphertext),
+        iv: encode_base64(encrypted.output.nonce),
+        key_id: encrypted.key_id,
+        algorithm: encrypted.algorithm,
+        receipt_id: encrypted.receipt_id,
     }))
 }
 
@@ -38,17 +37,17 @@ pub(crate) async fn decrypt(
     State(state): State<HttpState>,
     asked: FromBody<DecryptBody>,
 ) -> Answer<DecryptedAnswer> {
-    let request = DecryptRequest {
-        scope: asked.scope,
-        key: asked.body.key_id,
-        ciphertext: asked.body.ciphertext.into_bytes(),
-        nonce: asked.body.iv.0,
-        aad: bytes_or_none(asked.body.aad),
-        algorithm: asked.body.algorithm,
+    let body = asked.body;
+    let choice = choose(asked.scope, body.key_id, body.algorithm);
+    let sealed = Ciphertext {
+        ciphertext: body.ciphertext.into_bytes(),
+        nonce: body.iv.0,
+        aad: bytes_or_none(body.aad),
     };
-    let decrypted = state.service.decrypt(&asked.context, request).await?;
+    let service = &state.service;
+    let decrypted = service.decrypt(&asked.context, &choice, sealed).await?;
     Ok(Json(DecryptedAnswer {
-        plaintext: encode_base64(decrypted.plaintext.expose()),
+        plaintext: encode_base64(decrypted.output.expose()),
         key_id: decrypted.key_id,
         algorithm: decrypted.algorithm,
         receipt_id: decrypted.receipt_id,

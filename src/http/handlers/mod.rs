@@ -10,6 +10,18 @@ pub(crate) mod trust_anchors;
 use axum::Json;
 
 use super::error::ApiError;
+use crate::domain::ids::KeyRef;
+use crate::domain::scope::Scope;
+use crate::service::KeyChoice;
 
 /// What a handler answers.
 pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
+
+/// The key that a request names, in its scope.
+fn choose<A>(scope: Scope, key: KeyRef, algorithm: Option<A>) -> KeyChoice<A> {
+    KeyChoice {
+        scope,
+        key,
+        algorithm,
+    }
+}

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyId, KeyRef, TrustAnchorId};
-use crate::domain::key::{HsmBackendName, KeyState, KeyUsage, KeyUsageSet, RevocationReason};
+use crate::domain::key::{HsmBackendName, KeyState, RevocationReason};
+use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
 use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};

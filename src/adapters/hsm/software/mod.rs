@@ -28,9 +28,8 @@ use super::public_key::PublicKeys;
 use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::ids::KeyId;
 use crate::domain::key::HsmBackendName;
-use crate::domain::permit::{
-    Decrypt, Encrypt, ErasePermit, GeneratePermit, KeyOperation, Permit, Sign, Verify,
-};
+use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
+use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};

@@ -1,0 +1,215 @@
+//! What callers get, object by object.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::algorithm::{Algorithm, KeyType};
+use crate::domain::ids::{KeyAlias, KeyId, ModuleId, ReceiptId, TenantId, TrustAnchorId};
+use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, RevocationReason};
+use crate::domain::key_usage::KeyUsageSet;
+use crate::domain::policy::ApprovalGroup;
+use crate::domain::scope::{Environment, Plane};
+use crate::domain::time::{Period, Timestamp};
+use crate::domain::trust_anchor::AnchorType;
+use crate::http::error::ErrorBody;
+
+/// 201 of `POST /kms/v1/keys`.
+#[derive(Serialize)]
+pub(crate) struct GeneratedAnswer {
+    pub(crate) key_id: KeyId,
+    pub(crate) public_key: Option<String>,
+    pub(crate) key_type: KeyType,
+    pub(crate) key_state: KeyState,
+    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) valid_until: Timestamp,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of `GET /kms/v1/keys`.
+#[derive(Serialize)]
+pub(crate) struct KeyListAnswer {
+    pub(crate) keys: Vec<KeyAnswer>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A key's metadata.
+#[derive(Serialize)]
+pub(crate) struct KeyAnswer {
+    key_id: KeyId,
+    tenant_id: TenantId,
+    environment: Environment,
+    plane: Plane,
+    key_type: KeyType,
+    key_usage: KeyUsageSet,
+    key_alias: Option<KeyAlias>,
+    key_state: KeyState,
+    algorithms: Vec<Algorithm>,
+    public_key: Option<String>,
+    access_policy: AccessPolicyAnswer,
+    hsm_backend: HsmBackendName,
+    created_at: Timestamp,
+    created_by: ModuleId,
+    valid_until: Timestamp,
+    rotation_count: u32,
+    predecessor_key_id: Option<KeyId>,
+    successor_key_id: Option<KeyId>,
+    rotated_at: Option<Timestamp>,
+    grace_until: Option<Timestamp>,
+    archived_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    revocation_reason: Option<RevocationReason>,
+}
+
+#[derive(Serialize)]
+struct AccessPolicyAnswer {
+    allowed_modules: Vec<ModuleId>,
+    requires_approval: bool,
+    max_usage_per_day: u64,
+}
+
+impl From<KeyRecord> for KeyAnswer {
+    fn from(record: KeyRecord) -> Self {
+        Self {
+            key_id: record.key_id,
+            tenant_id: record.scope.tenant_id,
+            environment: record.scope.environment,
+            plane: record.scope.plane,
+            key_type: record.key_type,
+            key_usage: record.key_usage,
+            key_alias: record.key_alias,
+            key_state: record.key_state,
+            algorithms: record.algorithms,
+            public_key: record.public_key,
+            access_policy: AccessPolicyAnswer {
+                allowed_modules: record.access_policy.allowed_modules,
+                requires_approval: record.access_policy.requires_approval,
+                max_usage_per_day: record.access_policy.max_usage_per_day,
+            },
+            hsm_backend: record.backend,
+            created_at: record.created_at,
+            created_by: record.created_by,
+            valid_until: record.valid_until,
+            rotation_count: record.rotation_count,
+            predecessor_key_id: record.predecessor_key_id,
+            successor_key_id: record.successor_key_id,
+            rotated_at: record.rotated_at,
+            grace_until: record.grace_until,
+            archived_at: record.archived_at,
+            revoked_at: record.revoked_at,
+            revocation_reason: record.revocation_reason,
+        }
+    }
+}
+
+/// 200 of rotate.
+#[derive(Serialize)]
+pub(crate) struct RotatedAnswer {
+    pub(crate) old_key_id: KeyId,
+    pub(crate) new_key_id: KeyId,
+    pub(crate) new_public_key: Option<String>,
+    pub(crate) grace_until: Option<Timestamp>,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of revoke.
+#[derive(Serialize)]
+pub(crate) struct RevokedAnswer {
+    pub(crate) key_id: KeyId,
+    pub(crate) revoked_at: Timestamp,
+    pub(crate) key_state: KeyState,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of sign.
+#[derive(Serialize)]
+pub(crate) struct SignedAnswer {
+    pub(crate) signature: String,
+    pub(crate) key_id: KeyId,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of verify.
+#[derive(Serialize)]
+pub(crate) struct VerifiedAnswer {
+    pub(crate) valid: bool,
+    pub(crate) status: &'static str,
+    pub(crate) key_id: KeyId,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of encrypt.
+#[derive(Serialize)]
+pub(crate) struct EncryptedAnswer {
+    pub(crate) ciphertext: String,
+    pub(crate) iv: String,
+    pub(crate) key_id: KeyId,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of decrypt.
+#[derive(Serialize)]
+pub(crate) struct DecryptedAnswer {
+    pub(crate) plaintext: String,
+    pub(crate) key_id: KeyId,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 201 of `POST /kms/v1/trust-anchors`.
+#[derive(Serialize)]
+pub(crate) struct TrustAnchorAnswer {
+    pub(crate) trust_anchor_id: TrustAnchorId,
+    pub(crate) anchor_type: AnchorType,
+    pub(crate) fingerprint: String,
+    pub(crate) subject: String,
+    pub(crate) not_after: Timestamp,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of `GET /kms/v1/receipts/{receipt_id}`. The receipt is what the ledger
+/// keeps, byte for byte, so that its signature can be checked as it stands.
+#[derive(Serialize)]
+pub(crate) struct ReceiptAnswer {
+    pub(crate) receipt: Box<RawValue>,
+    pub(crate) leaf_index: u64,
+}
+
+/// `GET /kms/v1/health`
+#[derive(Serialize)]
+pub(crate) struct HealthAnswer {
+    pub(crate) status: &'static str,
+    pub(crate) checks: Vec<CheckAnswer>,
+    /// What every answer has that is not 2xx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<ErrorBody>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CheckAnswer {
+    pub(crate) name: &'static str,
+    pub(crate) status: &'static str,
+    pub(crate) detail: String,
+}
+
+/// `GET /health`
+#[derive(Serialize)]
+pub(crate) struct LivenessAnswer {
+    pub(crate) status: &'static str,
+    pub(crate) service: &'static str,
+    pub(crate) version: &'static str,
+}
+
+/// `GET /kms/v1/config`
+#[derive(Serialize)]
+pub(crate) struct ConfigAnswer {
+    pub(crate) key_rotation_schedule: BTreeMap<&'static str, Period>,
+    pub(crate) rotation_grace_period: Period,
+    pub(crate) allowed_algorithms: Vec<Algorithm>,
+    pub(crate) max_usage_per_day_default: u64,
+    pub(crate) dual_authorization_required_operations: Vec<ApprovalGroup>,
+}

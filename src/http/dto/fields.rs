@@ -1,0 +1,139 @@
+//! Fields that only the wire knows: what they hold, and what a wrong one is told.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::domain::binary::Base64Bytes;
+use crate::domain::ids::{KeyId, ModuleId};
+use crate::domain::policy::LARGEST_DAILY_LIMIT;
+use crate::domain::secret::SecretBytes;
+use crate::domain::wire::{Unparsable, WireField};
+
+/// An approval token in a body.
+pub(crate) struct ApprovalTokenField(pub(crate) SecretBytes);
+
+impl WireField for ApprovalTokenField {
+    const EXPECTED: &'static str = "an approval token, as a string";
+}
+
+impl<'de> Deserialize<'de> for ApprovalTokenField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|token| Self(SecretBytes::from(token)))
+    }
+}
+
+/// Modules that may use a key.
+pub(crate) struct ModuleList(pub(crate) Vec<ModuleId>);
+
+/// More modules than the platform will ever have.
+const MOST_MODULES: usize = 256;
+
+impl WireField for ModuleList {
+    const EXPECTED: &'static str = "a list of 1 to 256 modules such as M21";
+}
+
+impl<'de> Deserialize<'de> for ModuleList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let modules = Vec::<ModuleId>::deserialize(deserializer)?;
+        if modules.is_empty() || modules.len() > MOST_MODULES {
+            return Err(serde::de::Error::custom(Self::EXPECTED));
+        }
+        Ok(Self(modules))
+    }
+}
+
+/// Uses a UTC day.
+pub(crate) struct DailyLimit(pub(crate) u64);
+
+impl WireField for DailyLimit {
+    const EXPECTED: &'static str = "a whole number from 1 to 9007199254740991";
+}
+
+impl<'de> Deserialize<'de> for DailyLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limit = u64::deserialize(deserializer)?;
+        if (1..=LARGEST_DAILY_LIMIT).contains(&limit) {
+            Ok(Self(limit))
+        } else {
+            Err(serde::de::Error::custom(Self::EXPECTED))
+        }
+    }
+}
+
+/// A nonce of 96 bits.
+pub(crate) struct NonceField(pub(crate) [u8; 12]);
+
+impl WireField for NonceField {
+    const EXPECTED: &'static str =
+        "the iv that encrypt answered: 12 bytes in standard base64 with padding";
+}
+
+impl<'de> Deserialize<'de> for NonceField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Base64Bytes::deserialize(deserializer)?.into_bytes();
+        <[u8; 12]>::try_from(bytes.as_ref())
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom(Self::EXPECTED))
+    }
+}
+
+/// How many keys a page holds.
+#[derive(Clone, Copy)]
+pub(crate) struct PageLimit(pub(crate) usize);
+
+impl PageLimit {
+    /// Where the query says nothing.
+    pub(crate) const DEFAULT: Self = Self(100);
+    const LARGEST: usize = 1_000;
+}
+
+impl WireField for PageLimit {
+    const EXPECTED: &'static str = "a whole number from 1 to 1000";
+}
+
+impl<'de> Deserialize<'de> for PageLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .ok()
+            .filter(|limit| (1..=Self::LARGEST).contains(limit))
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom(Self::EXPECTED))
+    }
+}
+
+/// Where a page begins. Opaque to callers, who give back what they got.
+pub(crate) struct Cursor(pub(crate) KeyId);
+
+impl Cursor {
+    /// The text of a cursor.
+    pub(crate) fn encode(after: KeyId) -> String {
+        after
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let digits = |place: usize| text.get(2 * place..2 * place + 2);
+        let mut bytes = [0u8; 16];
+        if text.len() != 2 * bytes.len() {
+            return None;
+        }
+        for (place, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits(place)?, 16).ok()?;
+        }
+        Some(Self(KeyId::from_bytes(bytes)))
+    }
+}
+
+impl WireField for Cursor {
+    const EXPECTED: &'static str = "the next_cursor of the page before";
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))
+    }
+}

@@ -16,7 +16,7 @@ const FAULTY_CONFIGURATION: u8 = 64;
 #[derive(Parser)]
 #[command(name = "kms", version, disable_help_subcommand = true)]
 pub struct Arguments {
-    /// The folder with default.toml and <environment>.toml; `config` in the
+    /// The folder with default.toml and ENVIRONMENT.toml; `config` in the
     /// current folder where it exists.
     #[arg(long, global = true, value_name = "DIR")]
     config: Option<PathBuf>,

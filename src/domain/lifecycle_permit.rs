@@ -92,7 +92,7 @@ impl Consent {
 ///
 /// # Errors
 /// [`KmsError::InvalidRequest`] when the usage does not fit the type;
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+/// [`KmsError::Unauthorized`] when the approval is for something else.
 pub fn permit_generation(
     scope: &Scope,
     key_type: KeyType,
@@ -130,7 +130,7 @@ pub fn check_usage_fits(key_type: KeyType, key_usage: KeyUsageSet) -> Result<(),
 ///
 /// # Errors
 /// [`KmsError::KeyInactive`] and [`KmsError::KeyRevoked`] by its state;
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+/// [`KmsError::Unauthorized`] when the approval is for something else.
 pub fn permit_rotation(key: &KeyRecord, consent: &Consent) -> Result<GeneratePermit, KmsError> {
     key.require_active()?;
     consent.check(&lifecycle_subject(ApprovalOperation::KeyRotate, key))?;
@@ -143,7 +143,7 @@ pub fn permit_rotation(key: &KeyRecord, consent: &Consent) -> Result<GeneratePer
 /// Permits erasing the secret of a key that is not destroyed yet.
 ///
 /// # Errors
-/// [`KmsError::KeyRevoked`] when it is; [`ApprovalFault::WrongSubject`] when
+/// [`KmsError::KeyRevoked`] when it is; [`KmsError::Unauthorized`] when
 /// the approval is for something else.
 pub fn permit_revocation(key: Arc<StoredKey>, consent: &Consent) -> Result<ErasePermit, KmsError> {
     key.record.require_reading()?;
@@ -158,7 +158,7 @@ pub fn permit_revocation(key: Arc<StoredKey>, consent: &Consent) -> Result<Erase
 /// no permit.
 ///
 /// # Errors
-/// [`ApprovalFault::WrongSubject`] when the approval is for something else.
+/// [`KmsError::Unauthorized`] when the approval is for something else.
 pub fn check_anchor_consent(subject: &ApprovalSubject, consent: &Consent) -> Result<(), KmsError> {
     consent.check(subject)
 }

@@ -5,8 +5,14 @@
 //! the first; and never with what the caller sent.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::domain::error::{FieldFault, FieldProblem, KmsError, RequestFault};
@@ -19,6 +25,12 @@ const LONGEST_ECHOED_NAME: usize = 64;
 pub(crate) trait WireObject: DeserializeOwned {
     /// Everything that is wrong with the fields of this object.
     fn faults(object: &Map<String, Value>) -> Vec<FieldFault>;
+
+    /// Reads the fields from an object.
+    ///
+    /// # Errors
+    /// The deserializer's, for the first field that is wrong.
+    fn read_fields<'de, D: Deserializer<'de>>(object: D) -> Result<Self, D::Error>;
 }
 
 /// Reads a request body.
@@ -38,18 +50,87 @@ pub(crate) fn read_json<T: WireObject>(body: &[u8]) -> Result<T, KmsError> {
         return Err(RequestFault::NotAnObject.into());
     };
     let mut faults = T::faults(&object);
+    faults.extend(duplicates(body));
     if faults.is_empty() {
-        // Each field alone is right, so one of them came twice: serde says which
-        // in a message of its own making, `duplicate field `name``.
-        let text = error.to_string();
-        let name = text.split('`').nth(1).unwrap_or("body").to_owned();
-        faults.push(FieldFault {
-            field: Cow::Owned(name),
-            problem: FieldProblem::Duplicate,
-            expected: Cow::Borrowed("each field once"),
-        });
+        // Neither a single field nor a repeated one: nothing we can name.
+        return Err(KmsError::internal(error));
     }
     Err(RequestFault::Fields(faults).into())
+}
+
+/// The fields that come more than once, those of inner objects by their path.
+fn duplicates(body: &[u8]) -> Vec<FieldFault> {
+    let mut repeated = Vec::new();
+    if let Ok(text) = std::str::from_utf8(body) {
+        find_repeated(text, "", &mut repeated);
+    }
+    repeated
+        .into_iter()
+        .map(|field| FieldFault {
+            field: Cow::Owned(field),
+            problem: FieldProblem::Duplicate,
+            expected: Cow::Borrowed("each field once"),
+        })
+        .collect()
+}
+
+/// A parsed [`Value`] keeps only the last of equal fields, so this looks at the
+/// text, which is known to be JSON and so not nested beyond measure.
+fn find_repeated(object: &str, path: &str, repeated: &mut Vec<String>) {
+    let Ok(Entries(entries)) = serde_json::from_str(object) else {
+        return;
+    };
+    let mut seen = HashSet::new();
+    for (name, value) in entries {
+        let field = format!("{path}{}", shortened(&name));
+        find_repeated(value.get(), &format!("{field}."), repeated);
+        if !seen.insert(name) && !repeated.contains(&field) {
+            repeated.push(field);
+        }
+    }
+}
+
+/// The fields of an object in the order in which they came, repeated ones too.
+struct Entries(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+/// Reads an object and nothing else: serde's own structs also take a list of
+/// their fields in order, which would get past the names.
+pub(crate) struct ObjectOnly<T>(pub(crate) PhantomData<T>);
+
+impl<'de, T: WireObject> Visitor<'de> for ObjectOnly<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::read_fields(MapAccessDeserializer::new(map))
+    }
 }
 
 /// Reads a query string.
@@ -169,9 +250,17 @@ macro_rules! wire_object {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$meta])*
         #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[serde(deny_unknown_fields, remote = "Self")]
         pub(crate) struct $name {
             $($(#[$doc])* pub(crate) $field: $type,)*
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_map($crate::http::fields::ObjectOnly(
+                    std::marker::PhantomData,
+                ))
+            }
         }
 
         impl $crate::http::fields::WireObject for $name {
@@ -182,6 +271,11 @@ macro_rules! wire_object {
                     $crate::http::fields::FaultFinder::new(object, &[$(stringify!($field)),*]);
                 $(finder.check::<$type>(stringify!($field));)*
                 finder.finish()
+            }
+
+            fn read_fields<'de, D: serde::Deserializer<'de>>(object: D) -> Result<Self, D::Error> {
+                // The function that serde derives, which takes more than objects.
+                Self::deserialize(object)
             }
         }
     };
@@ -248,6 +342,21 @@ mod tests {
     fn a_field_that_comes_twice_is_refused_by_name() {
         let body = format!(r#"{{{SCOPE},"key_type":"Ed25519","key_type":"Ed25519"}}"#);
         assert_eq!(faults(&body), [("key_type".to_owned(), "duplicate")]);
+    }
+
+    #[test]
+    fn the_name_of_a_repeated_field_is_never_taken_from_a_value() {
+        let body = format!(r#"{{"flag":31337,{SCOPE},"key_type":"Ed25519","flag":true}}"#);
+        assert_eq!(faults(&body), [("flag".to_owned(), "duplicate")]);
+    }
+
+    #[test]
+    fn a_list_of_the_fields_in_order_is_no_object() {
+        let body = r#"["t","dev","tenant","Ed25519",null]"#;
+        assert!(matches!(
+            read_json::<Sample>(body.as_bytes()).err(),
+            Some(KmsError::InvalidRequest(RequestFault::NotAnObject))
+        ));
     }
 
     #[test]

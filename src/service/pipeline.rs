@@ -74,6 +74,8 @@ struct Attempt<T> {
     algorithm: Option<Algorithm>,
     /// The counted use; `None` where the key was never reached.
     counted: Option<UsageReservation>,
+    /// Whether the permit was there and the HSM did not deliver.
+    hsm_failed: bool,
 }
 
 impl KmsService {
@@ -90,6 +92,11 @@ impl KmsService {
     ) -> Result<Used<W::Output>, KmsError> {
         for _ in 0..MAX_ATTEMPTS {
             let attempt = self.attempt(context, choice, work).await;
+            // A key that was revoked while it was being used is gone from the HSM
+            // too: its new state is the reason, and not the HSM.
+            if attempt.hsm_failed && self.has_changed(context, choice, &attempt).await {
+                continue;
+            }
             let kms_context = Self::use_context::<O, W>(&choice.key, &attempt);
             let receipt = self.sign_receipt(context, &choice.scope, W::RECEIPT, kms_context)?;
             let receipt_id = receipt.receipt_id;
@@ -145,6 +152,7 @@ impl KmsService {
             key: None,
             algorithm: choice.algorithm.map(AlgorithmFamily::widen),
             counted: None,
+            hsm_failed: false,
         };
         let key = match self.find_key(context, &choice.scope, &choice.key).await {
             Ok(key) => key,
@@ -180,9 +188,29 @@ impl KmsService {
                 attempt.counted = Some(permit.into_reservation());
                 attempt.outcome = Err(RequestFault::Undecryptable.into());
             }
-            Err(failure) => attempt.outcome = Err(hsm_failure(failure)),
+            Err(failure) => {
+                attempt.hsm_failed = true;
+                attempt.outcome = Err(hsm_failure(failure));
+            }
         }
         attempt
+    }
+
+    /// Whether the key is no longer as the attempt found it.
+    async fn has_changed<A, T>(
+        &self,
+        context: &RequestContext,
+        choice: &KeyChoice<A>,
+        attempt: &Attempt<T>,
+    ) -> bool {
+        let Some(then) = &attempt.key else {
+            return false;
+        };
+        let id = KeyRef::Id(then.record.key_id);
+        match self.find_key(context, &choice.scope, &id).await {
+            Ok(now) => now.record.version != then.record.version,
+            Err(_) => false,
+        }
     }
 
     /// The checks, in the order of the product contract: state, usage, module

@@ -1,9 +1,15 @@
 //! A service to talk to, and something to say.
 
+mod ledger;
+mod operations;
 mod process;
+mod raw;
 mod service;
 
+pub(crate) use ledger::{leaves, ledger_key, open_store};
+pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use process::KmsProcess;
+pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms};
 
 use std::time::{Duration, Instant};
@@ -16,21 +22,61 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// An approval as development takes it.
 pub(crate) const APPROVAL: &str = "approval-token-123";
 
-/// A scope with these fields added.
+/// An id that no key has, and no receipt.
+pub(crate) const UNKNOWN: &str = "018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d4e";
+
+/// A rate that no test reaches, for those that send much at once.
+pub(crate) const UNTHROTTLED: [(&str, &str); 2] = [
+    ("KMS__LIMITS__REQUESTS_PER_SECOND", "100000"),
+    ("KMS__LIMITS__BURST", "100000"),
+];
+
+/// The usual scope with these fields added, or put in its place.
 pub(crate) fn in_scope(fields: Value) -> Value {
-    in_tenant("tenant123", fields)
+    with(
+        json!({
+            "tenant_id": "tenant123",
+            "environment": "prod",
+            "plane": "laptop",
+        }),
+        fields,
+    )
 }
 
 /// A scope of this tenant with these fields added.
 pub(crate) fn in_tenant(tenant_id: &str, fields: Value) -> Value {
-    let mut body = json!({
-        "tenant_id": tenant_id,
-        "environment": "prod",
-        "plane": "laptop",
-    });
-    let scope = body.as_object_mut().expect("an object");
-    scope.extend(fields.as_object().expect("an object").clone());
+    in_scope(with(fields, json!({ "tenant_id": tenant_id })))
+}
+
+/// An object with these fields added, or put in the place of its own.
+pub(crate) fn with(mut body: Value, fields: Value) -> Value {
+    let object = body.as_object_mut().expect("an object");
+    object.extend(fields.as_object().expect("an object").clone());
     body
+}
+
+/// An object without this field.
+pub(crate) fn without(mut body: Value, field: &str) -> Value {
+    let object = body.as_object_mut().expect("an object");
+    object.remove(field).expect("a field to take away");
+    body
+}
+
+/// The names of an object's fields, sorted.
+pub(crate) fn field_names(object: &Value) -> Vec<&str> {
+    let mut names: Vec<&str> = object
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The text of a field.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
 }
 
 /// The same scope as a query string.

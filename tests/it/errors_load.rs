@@ -1,0 +1,65 @@
+//! A service that is slow or full says so, in time, and stays alive to its probes.
+
+use std::cell::RefCell;
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{Answer, RawConnection, TestKms, eventually};
+
+/// Begins a request whose body never ends.
+async fn stall(kms: &TestKms) -> RawConnection {
+    let mut connection = RawConnection::open(kms.address()).await;
+    connection
+        .send_head("/kms/v1/sign", &["Content-Length: 100"])
+        .await;
+    connection.send(b"{").await;
+    connection
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_503_and_names_the_deadline() {
+    let kms = TestKms::start_with(&[("KMS__SERVER__REQUEST_TIMEOUT", "PT0.2S")]).await;
+    let mut stalled = stall(&kms).await;
+    let answer = stalled.answer().await;
+    let details = answer.refused(503, "DEPENDENCY_UNAVAILABLE");
+    assert_eq!(details, &json!({ "dependency": "deadline" }));
+    assert_eq!(answer.headers["retry-after"], "1");
+    // Others are not held up by it.
+    let _stalled = stall(&kms).await;
+    kms.get("/kms/v1/config").await.ok();
+}
+
+#[tokio::test]
+async fn a_full_service_turns_requests_away_and_still_answers_its_probes() {
+    let kms = TestKms::start_with(&[("KMS__SERVER__MAX_IN_FLIGHT", "1")]).await;
+    // Whoever comes first has the one place, and these requests want it too, so
+    // that it takes more than one until it is a stalled one.
+    let stalled = RefCell::new(Vec::new());
+    let turned_away = eventually("a full service", || async {
+        let connection = stall(&kms).await;
+        stalled.borrow_mut().push(connection);
+        let answer = kms.get("/kms/v1/config").await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    let details = turned_away.refused(503, "DEPENDENCY_UNAVAILABLE");
+    assert_eq!(details, &json!({ "dependency": "load" }));
+    assert_eq!(turned_away.headers["retry-after"], "1");
+    let signed = kms.sign("alias/a", b"data").await;
+    signed.refused(503, "DEPENDENCY_UNAVAILABLE");
+
+    for path in ["/health", "/kms/v1/health", "/kms/v1/metrics"] {
+        let answer = kms.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        let answer = Answer::of(kms.operations_request(Method::GET, path)).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    }
+
+    drop(stalled);
+    eventually("room again", || async {
+        let answer = kms.get("/kms/v1/config").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}

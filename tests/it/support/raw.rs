@@ -1,0 +1,108 @@
+//! HTTP by hand, for what no well-behaved client sends.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::{Answer, DEADLINE};
+
+/// A connection on which a test writes what it likes.
+pub(crate) struct RawConnection(TcpStream);
+
+impl RawConnection {
+    /// Connects.
+    pub(crate) async fn open(address: SocketAddr) -> Self {
+        Self(TcpStream::connect(address).await.expect("it listens"))
+    }
+
+    /// Writes the head of a POST of JSON with these headers too, and no body.
+    pub(crate) async fn send_head(&mut self, path: &str, headers: &[&str]) {
+        let mut head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        );
+        for header in headers {
+            head.push_str(header);
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        self.send(head.as_bytes()).await;
+    }
+
+    /// Writes these bytes.
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.0.writable().await.expect("a connection");
+            match self.0.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("the service hung up: {error}"),
+            }
+        }
+    }
+
+    /// Reads one answer that says its length.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        tokio::time::timeout(DEADLINE, self.read_answer())
+            .await
+            .expect("an answer in time")
+    }
+
+    async fn read_answer(&mut self) -> Answer {
+        let mut received = Vec::new();
+        let head_length = loop {
+            let end = received.windows(4).position(|four| four == b"\r\n\r\n");
+            match end {
+                Some(end) => break end,
+                None => self.read_more(&mut received).await,
+            }
+        };
+        let head = String::from_utf8(received[..head_length].to_vec()).expect("text");
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|code| code.parse().ok())
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .expect("a status line");
+        let headers: HeaderMap = lines.map(header).collect();
+        let length: usize = headers["content-length"]
+            .to_str()
+            .ok()
+            .and_then(|length| length.parse().ok())
+            .expect("a length");
+        let body_start = head_length + 4;
+        while received.len() < body_start + length {
+            self.read_more(&mut received).await;
+        }
+        let text = String::from_utf8(received[body_start..].to_vec()).expect("text");
+        Answer {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or(Value::Null),
+            text,
+        }
+    }
+
+    async fn read_more(&mut self, received: &mut Vec<u8>) {
+        let mut buffer = [0; 4096];
+        self.0.readable().await.expect("a connection");
+        match self.0.try_read(&mut buffer) {
+            Ok(0) => panic!("the service hung up without an answer"),
+            Ok(read) => received.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("the service hung up: {error}"),
+        }
+    }
+}
+
+fn header(line: &str) -> (HeaderName, HeaderValue) {
+    let (name, value) = line.split_once(':').expect("a header");
+    (
+        name.parse().expect("a header's name"),
+        value.trim().parse().expect("a header's value"),
+    )
+}

@@ -11,15 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::domain::secret::SecretBytes;
+
 /// The length of every such secret, in bytes.
 pub const SECRET_LEN: usize = 32;
 /// The length of its base64 form: 32 bytes with padding.
 const BASE64_LEN: usize = 44;
 /// The most that is read of a file; longer than every form that is taken.
 const READ_LIMIT: usize = 64;
-
-/// A secret of 32 bytes on its way from or to its file.
-pub type Secret = Zeroizing<[u8; SECRET_LEN]>;
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +83,7 @@ pub enum SecretFileFault {
 /// [`SecretFileFault::Exposed`], [`SecretFileFault::WrongSize`],
 /// [`SecretFileFault::NotBase64`], [`SecretFileFault::Unreadable`]; each names the
 /// file and says how to mend it.
-pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileFault> {
+pub fn load(path: &Path) -> Result<Option<SecretBytes>, SecretFileFault> {
     let unreadable = |source| SecretFileFault::Unreadable {
         path: path.to_owned(),
         source,
@@ -116,7 +115,7 @@ pub fn load(path: &Path) -> Result<Option<Secret>, SecretFileFault> {
 /// # Errors
 /// [`SecretFileFault::Exists`], which leaves the file that is there as it was;
 /// [`SecretFileFault::Unwritable`].
-pub fn create(path: &Path, secret: &Secret) -> Result<(), SecretFileFault> {
+pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> {
     let unwritable = |source| SecretFileFault::Unwritable {
         path: path.to_owned(),
         source,
@@ -130,7 +129,7 @@ pub fn create(path: &Path, secret: &Secret) -> Result<(), SecretFileFault> {
         .mode(0o700)
         .create(folder)
         .map_err(unwritable)?;
-    write_new(folder, path, &secret[..]).map_err(|source| match source.kind() {
+    write_new(folder, path, secret.expose()).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => SecretFileFault::Exists {
             path: path.to_owned(),
         },
@@ -154,24 +153,25 @@ impl Malformed {
     }
 }
 
-fn parse(content: &[u8]) -> Result<Secret, Malformed> {
+fn parse(content: &[u8]) -> Result<SecretBytes, Malformed> {
     // The raw form first: 32 random bytes may well end in a line end.
-    if let Ok(raw) = <[u8; SECRET_LEN]>::try_from(content) {
-        return Ok(Zeroizing::new(raw));
+    if content.len() == SECRET_LEN {
+        return Ok(SecretBytes::new(content.to_vec()));
     }
     let text = content.strip_suffix(b"\n").unwrap_or(content);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.len() != BASE64_LEN {
         return Err(Malformed::Size);
     }
-    // One byte longer than the key: the decoder asks for whole groups.
+    // One byte longer than the secret: the decoder asks for whole groups.
     let mut decoded = Zeroizing::new([0u8; SECRET_LEN + 1]);
     let length = STANDARD
         .decode_slice(text, &mut decoded[..])
         .map_err(|_| Malformed::Base64)?;
-    <[u8; SECRET_LEN]>::try_from(&decoded[..length])
-        .map(Zeroizing::new)
-        .map_err(|_| Malformed::Base64)
+    if length != SECRET_LEN {
+        return Err(Malformed::Base64);
+    }
+    Ok(SecretBytes::new(decoded[..length].to_vec()))
 }
 
 /// Reads until the end or until the buffer is full, without a buffer of its own
@@ -233,13 +233,14 @@ mod tests {
         (folder, path)
     }
 
-    fn loaded(content: &[u8]) -> Result<Option<Secret>, SecretFileFault> {
+    fn loaded(content: &[u8]) -> Result<Option<SecretBytes>, SecretFileFault> {
         let (_folder, path) = file(content, 0o600);
         load(&path)
     }
 
-    fn bytes_of(content: &[u8]) -> [u8; SECRET_LEN] {
-        *loaded(content).expect("loads").expect("is there")
+    fn bytes_of(content: &[u8]) -> Vec<u8> {
+        let secret = loaded(content).expect("loads").expect("is there");
+        secret.expose().to_vec()
     }
 
     #[test]
@@ -311,9 +312,9 @@ mod tests {
     fn what_was_created_loads_again_and_only_its_owner_reads_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("made/along/secret");
-        create(&path, &Secret::new([7; 32])).expect("created");
+        create(&path, &SecretBytes::new(vec![7; 32])).expect("created");
         let loaded = load(&path).expect("loads").expect("is there");
-        assert_eq!(*loaded, [7; 32]);
+        assert_eq!(loaded.expose(), [7; 32]);
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         let folder = path.parent().expect("a parent");
@@ -325,7 +326,7 @@ mod tests {
     #[test]
     fn creating_never_replaces_a_file() {
         let (folder, path) = file(&[1; 32], 0o600);
-        let refused = create(&path, &Secret::new([7; 32])).err();
+        let refused = create(&path, &SecretBytes::new(vec![7; 32])).err();
         assert!(matches!(refused, Some(SecretFileFault::Exists { .. })));
         assert_eq!(fs::read(&path).expect("there"), [1; 32]);
         let names: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
@@ -335,7 +336,7 @@ mod tests {
     #[test]
     fn a_place_where_nothing_can_be_written_is_said_so() {
         let (_folder, path) = file(&[1; 32], 0o600);
-        let refused = create(&path.join("below-a-file"), &Secret::new([7; 32])).err();
+        let refused = create(&path.join("below-a-file"), &SecretBytes::new(vec![7; 32])).err();
         assert!(matches!(refused, Some(SecretFileFault::Unwritable { .. })));
     }
 }

@@ -11,8 +11,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::adapters::secret_file::{self, SECRET_LEN, Secret, SecretFileFault};
+use crate::adapters::secret_file::{self, SECRET_LEN, SecretFileFault};
 use crate::domain::receipt::{Receipt, SignedReceipt};
+use crate::domain::secret::SecretBytes;
 use crate::ports::ledger::{EvidenceLedger, LedgerError};
 
 /// The name of the ledger's key in C2SP signed-note form.
@@ -45,7 +46,7 @@ impl LedgerSigner {
     /// [`LedgerKeyFault`].
     pub fn load(path: &Path) -> Result<Option<Self>, LedgerKeyFault> {
         secret_file::load(path)?
-            .map(|seed| Self::from_seed(&seed))
+            .map(|seed| Self::from_seed(seed.expose()))
             .transpose()
     }
 
@@ -54,11 +55,12 @@ impl LedgerSigner {
     /// # Errors
     /// [`LedgerKeyFault`].
     pub fn create(path: &Path) -> Result<Self, LedgerKeyFault> {
-        let mut seed = Secret::new([0u8; SECRET_LEN]);
+        let mut bytes = [0u8; SECRET_LEN];
         SystemRandom::new()
-            .fill(&mut seed[..])
+            .fill(&mut bytes)
             .map_err(|_| LedgerKeyFault::Refused)?;
-        let signer = Self::from_seed(&seed)?;
+        let seed = SecretBytes::take_from(&mut bytes);
+        let signer = Self::from_seed(seed.expose())?;
         secret_file::create(path, &seed)?;
         Ok(signer)
     }
@@ -66,8 +68,8 @@ impl LedgerSigner {
     /// A signer with this seed (RFC 8032 §5.1.5).
     ///
     /// # Errors
-    /// [`LedgerKeyFault::Refused`] when the library does not take it.
-    pub fn from_seed(seed: &[u8; SECRET_LEN]) -> Result<Self, LedgerKeyFault> {
+    /// [`LedgerKeyFault::Refused`] unless it is 32 bytes.
+    pub fn from_seed(seed: &[u8]) -> Result<Self, LedgerKeyFault> {
         let key = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| LedgerKeyFault::Refused)?;
         let fingerprint = digest(&SHA256, key.public_key().as_ref());
         let signer_key_id = fingerprint

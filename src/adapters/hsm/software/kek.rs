@@ -3,12 +3,11 @@
 
 use std::path::Path;
 
-use zeroize::Zeroizing;
-
 use super::aead::{AeadKey, fill_random};
 use super::derivation::derive;
 use crate::adapters::secret_file::{self, SECRET_LEN, SecretFileFault};
 use crate::domain::algorithm::AeadAlgorithm;
+use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::HsmFault;
 
 /// The length of the id of a key-encryption key, in bytes.
@@ -36,7 +35,9 @@ impl KeyEncryptionKey {
     /// [`KekFault::File`], which names the file and says how to mend it.
     pub fn load(path: impl AsRef<Path>) -> Result<Option<Self>, KekFault> {
         match secret_file::load(path.as_ref())? {
-            Some(secret) => Self::derive(&secret).map(Some).map_err(KekFault::Library),
+            Some(secret) => Self::derive(secret.expose())
+                .map(Some)
+                .map_err(KekFault::Library),
             None => Ok(None),
         }
     }
@@ -47,9 +48,10 @@ impl KeyEncryptionKey {
     /// # Errors
     /// [`KekFault`]; a file that is there stays as it was.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, KekFault> {
-        let mut secret = Zeroizing::new([0u8; SECRET_LEN]);
-        fill_random(&mut secret[..]).map_err(KekFault::Library)?;
-        let kek = Self::derive(&secret).map_err(KekFault::Library)?;
+        let mut bytes = [0u8; SECRET_LEN];
+        fill_random(&mut bytes).map_err(KekFault::Library)?;
+        let secret = SecretBytes::take_from(&mut bytes);
+        let kek = Self::derive(secret.expose()).map_err(KekFault::Library)?;
         secret_file::create(path.as_ref(), &secret)?;
         Ok(kek)
     }
@@ -68,7 +70,7 @@ impl KeyEncryptionKey {
         &self.sealing_key
     }
 
-    pub(super) fn derive(secret: &[u8; SECRET_LEN]) -> Result<Self, HsmFault> {
+    pub(super) fn derive(secret: &[u8]) -> Result<Self, HsmFault> {
         let sealing_key = derive::<32>(secret, SEALING_INFO)?;
         Ok(Self {
             id: *derive::<KEK_ID_LEN>(secret, ID_INFO)?,

@@ -52,8 +52,13 @@ pub(crate) fn read_json<T: WireObject>(body: &[u8]) -> Result<T, KmsError> {
     let mut faults = T::faults(&object);
     faults.extend(duplicates(body));
     if faults.is_empty() {
-        // Neither a single field nor a repeated one: nothing we can name.
-        return Err(KmsError::internal(error));
+        // Neither a single field nor a repeated one: all that can be told is the
+        // place. The error's own text may hold a value.
+        return Err(RequestFault::NotJson {
+            line: error.line(),
+            column: error.column(),
+        }
+        .into());
     }
     Err(RequestFault::Fields(faults).into())
 }
@@ -154,7 +159,9 @@ pub(crate) fn read_query<T: WireObject>(query: &str) -> Result<T, KmsError> {
     if !faults.is_empty() {
         return Err(RequestFault::Fields(faults).into());
     }
-    serde_json::from_value(Value::Object(object)).map_err(KmsError::internal)
+    // Not the error's own text, which may hold a value.
+    serde_json::from_value(Value::Object(object))
+        .map_err(|_| KmsError::internal("a query without a fault does not read"))
 }
 
 /// Collects the faults of one object.

@@ -210,6 +210,13 @@ impl App {
     /// Serves until `stop` completes; then readiness fails at once, what is in
     /// flight finishes within the grace, and the store is closed last.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        // Before the first answer, so that whoever waits for the port finds the
+        // service ready, if it is. A signal does not wait for it.
+        let stopped_early = tokio::select! {
+            _ = self.service.probe_health() => false,
+            () = &mut stop => true,
+        };
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
         let operations = self.operations.map(|listener| {
@@ -224,7 +231,9 @@ impl App {
             tokio::spawn(server::serve(self.api, router, until, self.shutdown_grace))
         };
 
-        stop.await;
+        if !stopped_early {
+            stop.await;
+        }
         tracing::info!("shutting down: no new connections, requests in flight finish");
         self.service.begin_shutdown();
         stopping.send_replace(Phase::Draining);
@@ -259,14 +268,12 @@ async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut stop = std::pin::pin!(reached(phases, Phase::Draining));
-        // At once, and then again and again: until the first probe is done the
-        // service is not ready.
         loop {
-            service.probe_health().await;
             tokio::select! {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
                 () = &mut stop => return,
             }
+            service.probe_health().await;
         }
     })
 }

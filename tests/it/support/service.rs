@@ -211,15 +211,8 @@ impl Answer {
         let object = self.body.as_object().expect("an object");
         assert_eq!(object.keys().collect::<Vec<_>>(), ["error"]);
         let error = &self.body["error"];
-        let mut fields: Vec<&str> = error
-            .as_object()
-            .expect("an object")
-            .keys()
-            .map(String::as_str)
-            .collect();
-        fields.sort_unstable();
         assert_eq!(
-            fields,
+            super::field_names(error),
             ["code", "details", "message", "request_id", "retryable"]
         );
         assert_eq!(error["code"], code, "{}", self.text);

@@ -156,6 +156,7 @@ impl App {
             iam: Arc::new(DevelopmentIam::new()),
             trust_plane: Arc::new(X509TrustPlane),
             clock: Arc::new(SystemClock),
+            material: Vec::new(),
         };
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
@@ -223,12 +224,24 @@ impl App {
             let router = operations_router(self.state.clone());
             // Outlives the API, so that probes see the readiness fail.
             let until = reached(stopped.clone(), Phase::Drained);
-            tokio::spawn(server::serve(listener, router, until, Duration::ZERO))
+            tokio::spawn(server::serve(
+                listener,
+                Arc::new(server::Plain),
+                router,
+                until,
+                Duration::ZERO,
+            ))
         });
         let api = {
             let router = api_router(self.state);
             let until = reached(stopped, Phase::Draining);
-            tokio::spawn(server::serve(self.api, router, until, self.shutdown_grace))
+            tokio::spawn(server::serve(
+                self.api,
+                Arc::new(server::Plain),
+                router,
+                until,
+                self.shutdown_grace,
+            ))
         };
 
         if !stopped_early {

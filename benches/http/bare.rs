@@ -44,6 +44,7 @@ pub(crate) fn serve() {
         let router = Router::new().route("/echo", post(echo));
         kms::http::server::serve(
             listener,
+            std::sync::Arc::new(kms::http::server::Plain),
             router,
             std::future::pending(),
             std::time::Duration::ZERO,

@@ -6,6 +6,7 @@ use super::ids::KeyId;
 use super::key_usage::KeyUsageSet;
 use super::scope::Scope;
 use super::secret::SecretBytes;
+use super::time::Timestamp;
 
 /// The token or tokens that came with a request, not yet looked at.
 pub type ApprovalToken = SecretBytes;
@@ -23,6 +24,8 @@ pub enum ApprovalOperation {
     KeyUse,
     /// A new trust anchor.
     TrustAnchorAdd,
+    /// The end of a trust anchor.
+    TrustAnchorRemove,
 }
 
 impl ApprovalOperation {
@@ -34,6 +37,7 @@ impl ApprovalOperation {
             Self::KeyRevoke => "key_revoke",
             Self::KeyUse => "key_use",
             Self::TrustAnchorAdd => "trust_anchor_add",
+            Self::TrustAnchorRemove => "trust_anchor_remove",
         }
     }
 }
@@ -68,16 +72,36 @@ pub enum ApprovalTarget {
     },
 }
 
+/// One approver's word, verified. It counts once: whoever acts on it spends it in
+/// the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who agreed (`sub`).
+    pub approver: String,
+    /// The token's own name (`jti`).
+    pub token_id: String,
+    /// Until when the token could be presented again, leeway included: as long
+    /// it must be remembered as spent.
+    pub usable_until: Timestamp,
+}
+
 /// An approval that has been verified, for one subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approval {
     subject: ApprovalSubject,
+    grants: Vec<Grant>,
 }
 
 impl Approval {
-    /// An approval of this subject. For the IAM adapters, which verify tokens.
-    pub fn new(subject: ApprovalSubject) -> Self {
-        Self { subject }
+    /// An approval of this subject by these approvers. For the IAM adapters, which
+    /// verify tokens; in development there are no names to give.
+    pub fn new(subject: ApprovalSubject, grants: Vec<Grant>) -> Self {
+        Self { subject, grants }
+    }
+
+    /// What it consists of.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
     }
 
     /// Checks that this approval is for that subject and no other.

@@ -1,13 +1,22 @@
 //! Who calls, once somebody has found out.
 
+use std::sync::Arc;
+
 use super::error::{AuthorizationFault, KmsError};
 use super::ids::ModuleId;
+use super::peer::PeerIdentity;
 use super::scope::Scope;
+use super::secret::SecretBytes;
 
 /// What a request brought along to say who sent it. Nothing here is believed
-/// until the IAM port has made a [`Caller`] of it.
-#[derive(Clone, Debug, Default)]
+/// until the IAM port has made a [`Caller`] of it, but for the peer, whose
+/// certificate was validated before the first byte of the request.
+#[derive(Default)]
 pub struct Credentials {
+    /// The owner of the connection's client certificate, where it has one.
+    pub peer: Option<Arc<PeerIdentity>>,
+    /// The token of `Authorization: Bearer`.
+    pub bearer: Option<SecretBytes>,
     /// The text of `X-Module-Id`.
     pub claimed_module: Option<String>,
 }
@@ -17,6 +26,8 @@ pub struct Credentials {
 pub struct Caller {
     module: ModuleId,
     reach: Reach,
+    peer: Option<Arc<PeerIdentity>>,
+    subject: Option<String>,
 }
 
 /// Which scopes a caller may speak for.
@@ -32,7 +43,23 @@ impl Caller {
     /// A caller of this module with this reach. For the IAM adapters, which are
     /// the ones to know.
     pub fn new(module: ModuleId, reach: Reach) -> Self {
-        Self { module, reach }
+        Self {
+            module,
+            reach,
+            peer: None,
+            subject: None,
+        }
+    }
+
+    /// The caller that a certificate names, and the subject (`sub`) of its token
+    /// where it brought one.
+    pub fn of_peer(peer: Arc<PeerIdentity>, subject: Option<String>) -> Self {
+        Self {
+            module: peer.spiffe_id.module().clone(),
+            reach: Reach::Scope(peer.spiffe_id.scope().clone()),
+            peer: Some(peer),
+            subject,
+        }
     }
 
     /// The module that calls.
@@ -40,6 +67,24 @@ impl Caller {
         &self.module
     }
 
+    /// The owner of the client certificate, where there is one.
+    pub fn peer(&self) -> Option<&PeerIdentity> {
+        self.peer.as_deref()
+    }
+
+    /// Who the caller's token says it is (`sub`), where there is one.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// The scope in whose part of the ledger a refusal belongs: the caller's own
+    /// where it has one, so that nobody writes into another tenant's.
+    pub fn accountable_scope<'a>(&'a self, requested: &'a Scope) -> &'a Scope {
+        match &self.reach {
+            Reach::Scope(own) => own,
+            Reach::AnyScope => requested,
+        }
+    }
     /// Whether this caller may speak for that scope.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::algorithm::KeyType;
-use super::approval::{Approval, ApprovalOperation, ApprovalSubject, ApprovalTarget};
+use super::approval::{Approval, ApprovalOperation, ApprovalSubject, ApprovalTarget, Grant};
 use super::error::KmsError;
 use super::key::{KeyHandle, KeyRecord, StoredKey};
 use super::key_usage::{KeyUsage, KeyUsageSet};
@@ -80,6 +80,14 @@ pub enum Consent {
 }
 
 impl Consent {
+    /// What has to be spent with the deed.
+    pub fn grants(&self) -> &[Grant] {
+        match self {
+            Self::Approved(approval) => approval.grants(),
+            Self::NotRequired => &[],
+        }
+    }
+
     fn check(&self, subject: &ApprovalSubject) -> Result<(), KmsError> {
         match self {
             Self::Approved(approval) => approval.covers(subject),
@@ -178,10 +186,10 @@ mod tests {
     #[test]
     fn a_lifecycle_step_takes_no_approval_of_another_step() {
         let key = active_key();
-        let rotate = Consent::Approved(Approval::new(lifecycle_subject(
-            ApprovalOperation::KeyRotate,
-            &key,
-        )));
+        let rotate = Consent::Approved(Approval::new(
+            lifecycle_subject(ApprovalOperation::KeyRotate, &key),
+            Vec::new(),
+        ));
         assert!(permit_rotation(&key, &rotate).is_ok());
         assert!(permit_revocation(stored(key.clone()), &rotate).is_err());
         let usage = key.key_usage;

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod key;
 pub mod key_usage;
 pub mod lifecycle_permit;
+pub mod peer;
 pub mod permit;
 pub mod policy;
 pub mod receipt;

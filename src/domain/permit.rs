@@ -331,9 +331,12 @@ mod tests {
         ));
 
         let subject = checked().approval_needed().expect("needed");
-        let other = Approval::new(lifecycle_subject(ApprovalOperation::KeyRotate, &key.record));
+        let other = Approval::new(
+            lifecycle_subject(ApprovalOperation::KeyRotate, &key.record),
+            Vec::new(),
+        );
         assert!(checked().permit(Some(&other), reservation(now)).is_err());
-        let own = Approval::new(subject);
+        let own = Approval::new(subject, Vec::new());
         assert!(checked().permit(Some(&own), reservation(now)).is_ok());
     }
 }

@@ -130,7 +130,7 @@ impl ApprovalPolicy {
             | ApprovalOperation::KeyRevoke => {
                 self.operations.contains(&ApprovalGroup::KeyLifecycle)
             }
-            ApprovalOperation::TrustAnchorAdd => {
+            ApprovalOperation::TrustAnchorAdd | ApprovalOperation::TrustAnchorRemove => {
                 self.operations.contains(&ApprovalGroup::TrustAnchor)
             }
             ApprovalOperation::KeyUse => true,

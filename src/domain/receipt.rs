@@ -9,6 +9,7 @@
 use serde::Serialize;
 
 use super::algorithm::Algorithm;
+use super::approval::Grant;
 use super::error::ErrorCode;
 use super::ids::{ModuleId, ReceiptId, RequestId};
 use super::scope::Scope;
@@ -33,8 +34,10 @@ pub enum ReceiptOperation {
     Encrypt,
     /// Something was decrypted.
     Decrypt,
-    /// A trust anchor was added or removed.
-    TrustAnchorUpdated,
+    /// A trust anchor was added.
+    TrustAnchorAdded,
+    /// A trust anchor was removed.
+    TrustAnchorRemoved,
 }
 
 impl ReceiptOperation {
@@ -49,7 +52,7 @@ impl ReceiptOperation {
             Self::SignatureVerified => "signature_verified",
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
-            Self::TrustAnchorUpdated => "trust_anchor_updated",
+            Self::TrustAnchorAdded | Self::TrustAnchorRemoved => "trust_anchor_updated",
         }
     }
 
@@ -64,7 +67,8 @@ impl ReceiptOperation {
             Self::SignatureVerified => "verify",
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
-            Self::TrustAnchorUpdated => "trust_anchor_add",
+            Self::TrustAnchorAdded => "trust_anchor_add",
+            Self::TrustAnchorRemoved => "trust_anchor_remove",
         }
     }
 }
@@ -82,6 +86,8 @@ pub struct KmsContext {
     pub success: bool,
     /// The code of the refusal; `None` for a verification that found a bad signature.
     pub error_code: Option<ErrorCode>,
+    /// Who agreed to it, and by which tokens.
+    pub approvals: Vec<Grant>,
 }
 
 /// What a receipt names as its algorithm.
@@ -152,11 +158,28 @@ struct CanonicalReceipt<'a> {
 #[derive(Serialize)]
 struct CanonicalContext<'a> {
     algorithm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    approvals: Vec<CanonicalGrant<'a>>,
     error_code: Option<&'a str>,
     key_id: Option<&'a str>,
     key_size_bits: Option<u32>,
     operation_type: &'a str,
     success: bool,
+}
+
+#[derive(Serialize)]
+struct CanonicalGrant<'a> {
+    approver: &'a str,
+    jti: &'a str,
+}
+
+impl<'a> From<&'a Grant> for CanonicalGrant<'a> {
+    fn from(grant: &'a Grant) -> Self {
+        Self {
+            approver: &grant.approver,
+            jti: &grant.token_id,
+        }
+    }
 }
 
 impl Receipt {
@@ -197,6 +220,12 @@ impl Receipt {
                 environment: self.scope.environment.as_str(),
                 kms_context: CanonicalContext {
                     algorithm: self.context.algorithm.map(ReceiptAlgorithm::as_str),
+                    approvals: self
+                        .context
+                        .approvals
+                        .iter()
+                        .map(CanonicalGrant::from)
+                        .collect(),
                     error_code: self.context.error_code.map(ErrorCode::as_str),
                     key_id: self.context.key_id.as_deref(),
                     key_size_bits: self.context.key_size_bits,
@@ -243,6 +272,7 @@ pub(crate) mod tests {
                 key_size_bits: Some(256),
                 success: true,
                 error_code: None,
+                approvals: Vec::new(),
             },
             requesting_module: key.created_by,
             request_id: RequestId::generate(),
@@ -264,6 +294,7 @@ pub(crate) mod tests {
             code in prop::option::of(prop::sample::select(ErrorCode::ALL.to_vec())),
             signer in any::<String>(),
             signature in prop::option::of(any::<String>()),
+            approvers in prop::collection::vec(any::<(String, String)>(), 0..3),
         ) {
             let mut receipt = receipt();
             receipt.scope.tenant_id = tenant.parse().expect("valid");
@@ -273,6 +304,14 @@ pub(crate) mod tests {
                 key_size_bits: bits,
                 success,
                 error_code: code,
+                approvals: approvers
+                    .into_iter()
+                    .map(|(approver, token_id)| Grant {
+                        approver,
+                        token_id,
+                        usable_until: receipt.ts,
+                    })
+                    .collect(),
             };
             let bytes = receipt.canonical(&signer, signature.as_deref()).expect("serializes");
             prop_assert_eq!(independent(&bytes), String::from_utf8(bytes).expect("UTF-8"));

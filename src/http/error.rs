@@ -7,6 +7,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -61,7 +62,9 @@ fn request_status(fault: &RequestFault) -> StatusCode {
         | RequestFault::BodyIncomplete
         | RequestFault::Undecryptable
         | RequestFault::Certificate(_) => StatusCode::BAD_REQUEST,
-        RequestFault::UnknownPath | RequestFault::UnknownReceipt => StatusCode::NOT_FOUND,
+        RequestFault::UnknownPath
+        | RequestFault::UnknownReceipt
+        | RequestFault::UnknownTrustAnchor => StatusCode::NOT_FOUND,
         RequestFault::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
         RequestFault::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         RequestFault::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -167,6 +170,16 @@ fn details(error: &KmsError) -> Value {
             "limit_kind": "max_usage_per_day",
             "retry_after_seconds": retry_after.as_secs(),
         }),
+        KmsError::TooManyRequests {
+            requests_per_second,
+            burst,
+            retry_after,
+        } => json!({
+            "limit": requests_per_second,
+            "limit_kind": "requests_per_second",
+            "burst": burst,
+            "retry_after_seconds": whole_seconds(*retry_after),
+        }),
         KmsError::DependencyUnavailable { dependency, .. } => {
             json!({ "dependency": dependency.as_str() })
         }
@@ -187,9 +200,15 @@ fn field_fault(fault: &FieldFault) -> Value {
     })
 }
 
+/// Rounded up: whoever comes back then is let in.
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
 fn retry_after_seconds(error: &KmsError) -> Option<u64> {
     match error {
         KmsError::DailyLimitReached { retry_after, .. } => Some(retry_after.as_secs().max(1)),
+        KmsError::TooManyRequests { retry_after, .. } => Some(whole_seconds(*retry_after)),
         KmsError::DependencyUnavailable { .. } => Some(1),
         _ => None,
     }

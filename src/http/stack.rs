@@ -117,6 +117,7 @@ mod tests {
             iam: Arc::new(DevelopmentIam::new()),
             trust_plane: Arc::new(X509TrustPlane),
             clock: Arc::new(SystemClock),
+            material: Vec::new(),
         };
         let policy = ServicePolicy {
             key_defaults: KeyDefaults {

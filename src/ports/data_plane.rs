@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::algorithm::KeyType;
-use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
+use crate::domain::approval::Grant;
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
@@ -94,6 +95,35 @@ pub trait DataPlane: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn probe_write(&self) -> Result<(), Unavailable>;
 
+    /// A trust anchor of a scope by its id.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn find_trust_anchor(
+        &self,
+        scope: &Scope,
+        trust_anchor_id: TrustAnchorId,
+    ) -> Result<Option<TrustAnchor>, Unavailable>;
+
+    /// One page of a scope's trust anchors, oldest first.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn list_trust_anchors(&self, query: AnchorQuery) -> Result<AnchorPage, Unavailable>;
+
+    /// Every trust anchor of every scope, to put them in force.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable>;
+
+    /// Whether a grant of this token id was spent. Only to spare work: the
+    /// transaction decides.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn is_grant_spent(&self, token_id: &str) -> Result<bool, Unavailable>;
+
     /// Reads the trust anchors' table: the health check. Answers their number.
     ///
     /// # Errors
@@ -144,6 +174,16 @@ pub enum Change {
     UpdateKey(KeyRecord),
     /// A new trust anchor. Conflicts when its scope has one of that fingerprint.
     InsertTrustAnchor(TrustAnchor),
+    /// The end of a trust anchor. Conflicts when the scope has none of that id.
+    RemoveTrustAnchor {
+        /// Whose it is.
+        scope: Scope,
+        /// Which.
+        trust_anchor_id: TrustAnchorId,
+    },
+    /// An approver's word that was acted on. Conflicts when a grant of that token
+    /// id was spent before; it is remembered at least until it is no longer usable.
+    SpendGrant(Grant),
 }
 
 /// Which condition of a transaction no longer held.
@@ -158,6 +198,12 @@ pub enum Conflict {
     /// The scope has this anchor.
     #[error("the trust anchor is there already")]
     DuplicateAnchor,
+    /// The scope does not have this anchor, or no longer.
+    #[error("the trust anchor is not there")]
+    AnchorGone,
+    /// The approval was acted on before.
+    #[error("the approval was used already")]
+    GrantSpent,
 }
 
 /// The store cannot be reached, is full or failed; the cause is for the log.
@@ -198,6 +244,26 @@ pub struct KeyQuery {
 pub struct KeyPage {
     /// The keys, by id.
     pub keys: Vec<KeyRecord>,
+    /// Whether there are more after the last.
+    pub has_more: bool,
+}
+
+/// Which trust anchors of a scope to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnchorQuery {
+    /// The scope.
+    pub scope: Scope,
+    /// Only those after this one.
+    pub after: Option<TrustAnchorId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// One page of trust anchors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnchorPage {
+    /// The anchors, by id.
+    pub anchors: Vec<TrustAnchor>,
     /// Whether there are more after the last.
     pub has_more: bool,
 }

@@ -16,7 +16,9 @@ pub trait IamClient: Send + Sync + 'static {
     /// [`KmsError::DependencyUnavailable`] when nobody can be asked.
     async fn authenticate(&self, credentials: Credentials) -> Result<Caller, KmsError>;
 
-    /// Verifies that a second person agreed to exactly this subject.
+    /// Verifies that a second person, or as many as the quorum asks for, agreed
+    /// to exactly this subject. That each agreement counts once is not seen
+    /// here: whoever acts on the approval spends its grants.
     ///
     /// # Errors
     /// [`KmsError::Unauthorized`] with the rule that failed;

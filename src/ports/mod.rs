@@ -7,4 +7,5 @@ pub mod data_plane;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;
+pub mod material;
 pub mod trust_plane;

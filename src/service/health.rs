@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::KmsService;
+use crate::ports::material::Standing;
 
 /// How long one check may take before it counts as failed.
 const CHECK_DEADLINE: Duration = Duration::from_secs(4);
@@ -162,7 +163,7 @@ impl KmsService {
             }
             _ => Ok(()),
         });
-        let report = HealthReport::of(vec![
+        let mut checks = vec![
             check("hsm", hsm, |()| "a test key signs and encrypts".to_owned()),
             check("store", store, |()| "a write is durable".to_owned()),
             check("ledger", ledger, |()| {
@@ -171,8 +172,21 @@ impl KmsService {
             check("trust_store", anchors, |number| {
                 format!("{number} trust anchors")
             }),
-        ]);
-        self.health.publish(report);
+        ];
+        let now = self.ports.clock.now();
+        checks.extend(self.ports.material.iter().map(|material| {
+            let (status, detail) = match material.standing(now) {
+                Standing::Good(detail) => (CheckStatus::Pass, detail),
+                Standing::NeedsCare(detail) => (CheckStatus::Warn, detail),
+                Standing::Unusable(detail) => (CheckStatus::Fail, detail),
+            };
+            Check {
+                name: material.name(),
+                status,
+                detail,
+            }
+        }));
+        self.health.publish(HealthReport::of(checks));
         self.health()
     }
 }

@@ -383,9 +383,9 @@ impl KmsService {
             Err(CommitError::Conflict(Conflict::AliasTaken)) => {
                 Err(Failure::Refused(alias_taken()))
             }
-            Err(CommitError::Conflict(other @ Conflict::DuplicateAnchor)) => {
-                Err(Failure::NotKept(KmsError::internal(other)))
-            }
+            Err(CommitError::Conflict(
+                other @ (Conflict::DuplicateAnchor | Conflict::AnchorGone | Conflict::GrantSpent),
+            )) => Err(Failure::NotKept(KmsError::internal(other))),
             Err(CommitError::Unavailable(away)) => Err(Failure::NotKept(store_away(away))),
         }
     }
@@ -415,6 +415,7 @@ impl KmsService {
             key_size_bits: Some(record.key_type.size_bits()),
             success: true,
             error_code: None,
+            approvals: Vec::new(),
         };
         self.sign_receipt(context, &record.scope, operation, kms_context)
             .map_err(Failure::NotKept)

@@ -29,6 +29,7 @@ use crate::ports::data_plane::{DataPlane, KeyCounts};
 use crate::ports::hsm::HsmBackend;
 use crate::ports::iam::IamClient;
 use crate::ports::ledger::EvidenceLedger;
+use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
@@ -54,6 +55,8 @@ pub struct Ports {
     pub trust_plane: Arc<dyn TrustPlane>,
     /// Knows the time.
     pub clock: Arc<dyn Clock>,
+    /// What the operator renews, for the health report.
+    pub material: Vec<Arc<dyn Material>>,
 }
 
 /// The rules that the configuration sets.

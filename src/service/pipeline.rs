@@ -98,7 +98,12 @@ impl KmsService {
                 continue;
             }
             let kms_context = Self::use_context::<O, W>(&choice.key, &attempt);
-            let receipt = self.sign_receipt(context, &choice.scope, W::RECEIPT, kms_context)?;
+            let receipt = self.sign_receipt(
+                context,
+                context.caller.accountable_scope(&choice.scope),
+                W::RECEIPT,
+                kms_context,
+            )?;
             let receipt_id = receipt.receipt_id;
             let key_use = attempt
                 .counted
@@ -275,6 +280,7 @@ impl KmsService {
             key_size_bits: record.map(|record| record.key_type.size_bits()),
             success: attempt.outcome.as_ref().is_ok_and(W::succeeded),
             error_code: attempt.outcome.as_ref().err().map(KmsError::code),
+            approvals: Vec::new(),
         }
     }
 
@@ -326,7 +332,9 @@ impl KmsService {
                 .map(KeyType::size_bits),
             success: false,
             error_code: Some(refusal.code()),
+            approvals: Vec::new(),
         };
+        let scope = context.caller.accountable_scope(scope);
         let receipt = match self.sign_receipt(context, scope, operation, kms_context) {
             Ok(receipt) => receipt,
             Err(away) => return away,

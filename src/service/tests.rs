@@ -17,16 +17,18 @@ use crate::adapters::trust_plane::X509TrustPlane;
 use crate::domain::algorithm::KeyType;
 use crate::domain::caller::Reach;
 use crate::domain::error::Dependency;
-use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
+use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyState, RevocationReason, StoredKey};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::policy::{AccessPolicyChoice, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::time::Period;
+use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    Change, CommitError, KeptReceipt, KeyPage, KeyQuery, Transaction, Unavailable,
+    AnchorPage, AnchorQuery, Change, CommitError, KeptReceipt, KeyPage, KeyQuery, Transaction,
+    Unavailable,
 };
 use crate::ports::ledger::LedgerError;
 
@@ -107,6 +109,26 @@ impl DataPlane for EventfulStore {
         self.store.probe_write().await
     }
 
+    async fn find_trust_anchor(
+        &self,
+        scope: &Scope,
+        trust_anchor_id: TrustAnchorId,
+    ) -> Result<Option<TrustAnchor>, Unavailable> {
+        self.store.find_trust_anchor(scope, trust_anchor_id).await
+    }
+
+    async fn list_trust_anchors(&self, query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
+        self.store.list_trust_anchors(query).await
+    }
+
+    async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
+        self.store.all_trust_anchors().await
+    }
+
+    async fn is_grant_spent(&self, token_id: &str) -> Result<bool, Unavailable> {
+        self.store.is_grant_spent(token_id).await
+    }
+
     async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
         self.store.count_trust_anchors().await
     }
@@ -164,6 +186,7 @@ fn bench() -> Bench {
         iam: Arc::new(DevelopmentIam::new()),
         trust_plane: Arc::new(X509TrustPlane),
         clock: Arc::new(SystemClock),
+        material: Vec::new(),
     };
     let policy = ServicePolicy {
         key_defaults: KeyDefaults {

@@ -43,7 +43,7 @@ impl KmsService {
         request: AddTrustAnchorRequest,
     ) -> Result<TrustAnchorAdded, KmsError> {
         let scope = &request.scope;
-        let operation = ReceiptOperation::TrustAnchorUpdated;
+        let operation = ReceiptOperation::TrustAnchorAdded;
         let refusal = match self.inspect_anchor(context, &request).await {
             Ok(anchor) => match self.keep_anchor(context, anchor).await {
                 Ok(added) => return Ok(added),
@@ -99,13 +99,14 @@ impl KmsService {
             .sign_receipt(
                 context,
                 &anchor.scope,
-                ReceiptOperation::TrustAnchorUpdated,
+                ReceiptOperation::TrustAnchorAdded,
                 KmsContext {
                     key_id: Some(anchor.trust_anchor_id.to_string()),
                     algorithm: None,
                     key_size_bits: None,
                     success: true,
                     error_code: None,
+                    approvals: Vec::new(),
                 },
             )
             .map_err(|error| crate::ports::data_plane::Unavailable(Box::new(error)))?;

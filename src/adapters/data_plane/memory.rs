@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    Change, CommitError, Conflict, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery,
-    Transaction, Unavailable,
+    AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeptReceipt, KeyCounts,
+    KeyPage, KeyQuery, Transaction, Unavailable,
 };
 
 /// The data plane in memory.
@@ -153,6 +153,26 @@ impl DataPlane for MemoryDataPlane {
         self.open().map(drop)
     }
 
+    async fn find_trust_anchor(
+        &self,
+        _scope: &Scope,
+        _trust_anchor_id: TrustAnchorId,
+    ) -> Result<Option<TrustAnchor>, Unavailable> {
+        todo!()
+    }
+
+    async fn list_trust_anchors(&self, _query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
+        todo!()
+    }
+
+    async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
+        todo!()
+    }
+
+    async fn is_grant_spent(&self, _token_id: &str) -> Result<bool, Unavailable> {
+        todo!()
+    }
+
     async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
         Ok(self.open()?.anchors.len() as u64)
     }
@@ -206,6 +226,7 @@ impl State {
                 Change::InsertKey(key) => self.insert_key(key),
                 Change::UpdateKey(record) => self.update_key(record),
                 Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor),
+                Change::RemoveTrustAnchor { .. } | Change::SpendGrant(_) => todo!(),
             };
             match undo {
                 Ok(undo) => done.push(undo),

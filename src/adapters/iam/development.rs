@@ -60,6 +60,6 @@ impl IamClient for DevelopmentIam {
         if token.len() < SHORTEST_TOKEN {
             return Err(approval_refused(ApprovalFault::TooShort));
         }
-        Ok(Approval::new(subject.clone()))
+        Ok(Approval::new(subject.clone(), Vec::new()))
     }
 }

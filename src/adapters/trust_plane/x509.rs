@@ -15,9 +15,11 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
 use crate::domain::error::CertificateFault;
+use crate::domain::ids::TrustAnchorId;
+use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
-use crate::domain::trust_anchor::{AnchorType, CertificateFacts};
-use crate::ports::trust_plane::TrustPlane;
+use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};
+use crate::ports::trust_plane::{TrustPlane, Voucher};
 
 /// Every certificate that is PEM begins like this.
 const PEM_START: &[u8] = b"-----BEGIN";
@@ -58,6 +60,22 @@ impl TrustPlane for X509TrustPlane {
             not_after,
             der,
         })
+    }
+
+    fn admit(&self, _anchor: &TrustAnchor) {
+        todo!()
+    }
+
+    fn dismiss(&self, _trust_anchor_id: TrustAnchorId) {
+        todo!()
+    }
+
+    fn replace(&self, _anchors: &[TrustAnchor]) {
+        todo!()
+    }
+
+    fn vouchers(&self, _subject: &[u8], _scope: &Scope, _now: Timestamp) -> Vec<Voucher> {
+        todo!()
     }
 }
 

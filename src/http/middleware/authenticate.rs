@@ -11,6 +11,7 @@ use crate::domain::caller::Credentials;
 use crate::domain::error::{AuthenticationFault, KmsError};
 use crate::http::HttpState;
 use crate::http::error::ApiError;
+use crate::http::server::Connection;
 
 /// The header that names the calling module where no certificate does.
 const MODULE_HEADER: &str = "x-module-id";
@@ -44,5 +45,12 @@ fn credentials(request: &Request) -> Result<Credentials, KmsError> {
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
         .map_err(|_| AuthenticationFault::MalformedModuleHeader)?;
-    Ok(Credentials { claimed_module })
+    Ok(Credentials {
+        peer: request
+            .extensions()
+            .get::<Connection>()
+            .and_then(|connection| connection.peer.clone()),
+        bearer: None,
+        claimed_module,
+    })
 }

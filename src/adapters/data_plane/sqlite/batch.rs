@@ -148,6 +148,7 @@ impl<'a> Batch<'a> {
                 Change::InsertKey(key) => changes.push(self.insert_key(key)?),
                 Change::UpdateKey(record) => changes.push(self.update_key(record)?),
                 Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor)?,
+                Change::RemoveTrustAnchor { .. } | Change::SpendGrant(_) => todo!(),
             }
         }
         for (leaf, receipt) in (self.next_leaf..).zip(&transaction.receipts) {

@@ -29,12 +29,14 @@ use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
 use self::writer::Writer;
 use crate::adapters::cache::CoherentCache;
-use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
+use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::StoredKey;
 use crate::domain::scope::Scope;
+use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    CommitError, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery, Transaction, Unavailable,
+    AnchorPage, AnchorQuery, CommitError, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery,
+    Transaction, Unavailable,
 };
 
 pub use self::open::OpenError;
@@ -223,6 +225,26 @@ impl DataPlane for SqliteDataPlane {
 
     async fn probe_write(&self) -> Result<(), Unavailable> {
         self.jobs.ask(Job::Probe).await
+    }
+
+    async fn find_trust_anchor(
+        &self,
+        _scope: &Scope,
+        _trust_anchor_id: TrustAnchorId,
+    ) -> Result<Option<TrustAnchor>, Unavailable> {
+        todo!()
+    }
+
+    async fn list_trust_anchors(&self, _query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
+        todo!()
+    }
+
+    async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
+        todo!()
+    }
+
+    async fn is_grant_spent(&self, _token_id: &str) -> Result<bool, Unavailable> {
+        todo!()
     }
 
     async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {

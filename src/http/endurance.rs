@@ -1,0 +1,284 @@
+//! How long a connection may be idle, and what it may make the service hold.
+//!
+//! Whoever connects can make the service wait: by sending nothing, by sending a
+//! byte now and then, or by not reading what was answered. Each of these ends
+//! here, before or beside what [`super::middleware`] says of one request.
+//!
+//! | what stalls | ends after | by |
+//! | --- | --- | --- |
+//! | the first bytes, or HTTP/2's preface | `head` | [`Opening`] |
+//! | the head of a request over HTTP/1, also the next one | `head` | hyper |
+//! | the body of a request, or its handling | `server.request_timeout`, 503 | `answer_in_time` |
+//! | everything: no request, or an answer that nobody reads | `idle` | [`Activity`] |
+//! | an HTTP/2 peer that is gone | two pings | hyper |
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
+
+/// What connections may take, in time and number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// For the first bytes, and for each head over HTTP/1.
+    pub(crate) head: Duration,
+    /// For a connection on which nothing is being worked on.
+    pub(crate) idle: Duration,
+    /// Connections at once, of one listener.
+    pub(crate) most_connections: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            most_connections: 16_384,
+        }
+    }
+}
+
+/// How often an HTTP/2 peer is asked whether it is there, and how long it may
+/// take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The largest head, in bytes: room for eight approvals and a token. Over HTTP/2
+/// it is `SETTINGS_MAX_HEADER_LIST_SIZE` (RFC 9113 §6.5.2), and what is larger is
+/// 431; over HTTP/1 the buffer of a connection is the bound, with 431 too. That
+/// answer is hyper's own and bare: no request was read that it could belong to.
+const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+const HTTP2_HEADER_LIST_BYTES: u32 = 32 * 1024;
+
+/// Requests at once over one HTTP/2 connection.
+const HTTP2_STREAMS: u32 = 256;
+
+/// Streams that a peer opened and reset before they were looked at, after which
+/// the connection ends (CVE-2023-44487, "rapid reset").
+const HTTP2_RESETS_BY_PEER: usize = 20;
+
+/// Streams that we reset for errors of the peer, after which the connection ends
+/// (CVE-2025-8671, "made you reset").
+const HTTP2_RESETS_BY_US: usize = 128;
+
+/// What of bodies may be on its way to us at once, a stream and a connection
+/// (RFC 9113 §5.2): the bound on what a connection makes us buffer.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const HTTP2_FRAME_BYTES: u32 = 16 * 1024;
+
+/// What of one answer waits for a peer that reads slowly.
+const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// HTTP/1 and HTTP/2 as this service speaks them.
+pub(crate) fn connection_builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // At most 100 header fields is hyper's default; setting it costs an allocation.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_DEADLINE)
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(HTTP2_RESETS_BY_PEER)
+        .max_local_error_reset_streams(HTTP2_RESETS_BY_US)
+        .max_header_list_size(HTTP2_HEADER_LIST_BYTES)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES);
+    builder
+}
+
+/// Room for connections.
+pub(crate) struct Room {
+    places: Arc<Semaphore>,
+    warned: Mutex<Option<Instant>>,
+}
+
+/// How often it is said that there is none left.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+impl Room {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            warned: Mutex::new(None),
+        }
+    }
+
+    /// A place, once there is one. Until then connections wait in the operating
+    /// system's queue: an idle one gives up its place soon.
+    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return place;
+        }
+        if self.is_to_be_said() {
+            tracing::warn!("every place for a connection is taken; new ones wait");
+        }
+        Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .expect("nobody closes the semaphore")
+    }
+
+    fn is_to_be_said(&self) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL);
+        if is_new {
+            *warned = Some(Instant::now());
+        }
+        is_new
+    }
+}
+
+/// Whether something is being worked on, and since when not.
+pub(crate) struct Activity {
+    started: Instant,
+    under_way: AtomicUsize,
+    /// Milliseconds after `started`.
+    last: AtomicU64,
+}
+
+/// A request under way.
+pub(crate) struct UnderWay(Arc<Activity>);
+
+impl Activity {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            started: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+        })
+    }
+
+    /// Begins a request, which ends when what is answered here is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Completes when nothing has been under way for this long.
+    pub(crate) async fn idle(&self, limit: Duration) {
+        loop {
+            let left = self.left(limit);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn left(&self, limit: Duration) -> Duration {
+        if self.under_way.load(Ordering::Acquire) > 0 {
+            return limit;
+        }
+        let last = Duration::from_millis(self.last.load(Ordering::Acquire));
+        (last + limit).saturating_sub(self.started.elapsed())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let now = self.0.started.elapsed().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.0.last.fetch_max(now, Ordering::AcqRel);
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A stream whose first bytes must come in time: until they tell which HTTP is
+/// spoken, no deadline of hyper's has begun.
+pub(crate) struct Opening<S> {
+    stream: S,
+    /// How much of the preface has come.
+    matched: usize,
+    /// Gone once it is known what is spoken.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Opening<S> {
+    pub(crate) fn new(stream: S, within: Duration) -> Self {
+        Self {
+            stream,
+            matched: 0,
+            deadline: Some(Box::pin(tokio::time::sleep(within))),
+        }
+    }
+
+    /// Whether these bytes, or the end, settle what is spoken.
+    fn settles(&mut self, bytes: &[u8]) -> bool {
+        let wanted = &PREFACE[self.matched..];
+        let compared = wanted.len().min(bytes.len());
+        self.matched += compared;
+        bytes.is_empty() || bytes[..compared] != wanted[..compared] || compared == wanted.len()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let already = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(deadline) = &mut self.deadline else {
+            return read;
+        };
+        // Looked at although something came: bytes one by one are no excuse.
+        if deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if read.is_ready() && self.settles(&buffer.filled()[already..]) {
+            self.deadline = None;
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -282,3 +282,147 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::super::server::{Plain, serve_within};
+    use super::*;
+
+    const HEAD: Duration = Duration::from_millis(150);
+    const IDLE: Duration = Duration::from_millis(300);
+    /// Far beyond both, and what a test waits at most.
+    const NEVER: Duration = Duration::from_secs(20);
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    async fn start(limits: ConnectionLimits) -> SocketAddr {
+        let slow = async || {
+            tokio::time::sleep(IDLE * 3).await;
+            "slow"
+        };
+        let router = Router::new()
+            .route("/", get(async || "fast"))
+            .route("/slow", get(slow))
+            .route("/large", get(async || "x".repeat(64 << 20)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let never = std::future::pending();
+        tokio::spawn(async move {
+            serve_within(limits, listener, Arc::new(Plain), router, never, NEVER).await
+        });
+        address
+    }
+
+    /// Deadlines that only the one in question can be the cause of an end.
+    fn limits(head: Duration, idle: Duration) -> ConnectionLimits {
+        ConnectionLimits {
+            head,
+            idle,
+            most_connections: 100,
+        }
+    }
+
+    async fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(bytes).await.expect("a connection");
+        stream
+    }
+
+    /// Everything up to the end, which must come.
+    async fn to_the_end(stream: &mut TcpStream) -> Vec<u8> {
+        let mut received = Vec::new();
+        let read = timeout(NEVER, stream.read_to_end(&mut received)).await;
+        let read = read.expect("the connection is closed in time");
+        // A reset is an end as well.
+        let _ = read;
+        received
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_begin_in_time_is_hung_up_on() {
+        let address = start(limits(HEAD, NEVER * 2)).await;
+        for beginning in [
+            &b""[..],
+            b"P",
+            b"PRI * HTTP/2.0\r\n\r\n",
+            b"GET / HT",
+            b"GET / HTTP/1.1\r\nA: b\r\n",
+        ] {
+            let mut stream = connect(address, beginning).await;
+            let answer = to_the_end(&mut stream).await;
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{beginning:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_byte_now_and_then_does_not_keep_a_connection_open() {
+        let address = start(limits(HEAD, NEVER * 2)).await;
+        for head in [&PREFACE[..23], b"GET / HTTP/1.1\r\nA: b"] {
+            let mut stream = connect(address, b"").await;
+            let trickle = async {
+                for byte in head.iter().cycle() {
+                    if stream.write_all(&[*byte]).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(HEAD / 5).await;
+                }
+            };
+            timeout(NEVER, trickle).await.expect("hung up on");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answered_connection_that_stays_silent_is_closed() {
+        let address = start(limits(HEAD, NEVER * 2)).await;
+        let mut stream = connect(address, REQUEST).await;
+        let answer = to_the_end(&mut stream).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        let again = answer.windows(8).filter(|eight| eight == b"HTTP/1.1");
+        assert_eq!(again.count(), 1, "no second answer to no second request");
+    }
+
+    #[tokio::test]
+    async fn an_http_2_connection_without_requests_is_closed() {
+        let address = start(limits(NEVER * 2, IDLE)).await;
+        let settings: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let mut stream = connect(address, &[PREFACE, &settings].concat()).await;
+        let answer = to_the_end(&mut stream).await;
+        assert_eq!(answer.get(3), Some(&4), "it was spoken: SETTINGS came back");
+    }
+
+    #[tokio::test]
+    async fn what_is_worked_on_is_not_idle() {
+        let address = start(limits(NEVER * 2, IDLE)).await;
+        let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let mut stream = connect(address, request).await;
+        let answer = to_the_end(&mut stream).await;
+        assert!(answer.ends_with(b"slow"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_and_a_place_that_nobody_uses_are_given_up() {
+        let limits = ConnectionLimits {
+            most_connections: 1,
+            ..limits(NEVER * 2, IDLE)
+        };
+        let address = start(limits).await;
+        let request = b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let unread = connect(address, request).await;
+        let silent = connect(address, b"").await;
+        // Has to wait for both of them.
+        let started = Instant::now();
+        let mut third = connect(address, REQUEST).await;
+        let answer = to_the_end(&mut third).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        assert!(started.elapsed() >= IDLE, "{:?}", started.elapsed());
+        drop((unread, silent));
+    }
+}

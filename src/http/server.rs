@@ -82,7 +82,8 @@ pub async fn serve(
     serve_within(limits, listener, handshake, router, stop, grace).await
 }
 
-async fn serve_within(
+/// The same within other limits on connections.
+pub(super) async fn serve_within(
     limits: ConnectionLimits,
     listener: TcpListener,
     handshake: Arc<dyn Handshake>,

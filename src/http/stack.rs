@@ -12,8 +12,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::HttpState;
 use super::middleware::{
-    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, frame, limit_in_flight,
-    limit_rates, panic_answer,
+    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, close_after_chunks, frame,
+    limit_in_flight, limit_rates, panic_answer,
 };
 use super::server::Connection;
 
@@ -27,7 +27,9 @@ pub(crate) fn guarded(routes: Router<HttpState>, state: &HttpState) -> Router<Ht
         .layer(from_fn_with_state(state.clone(), authenticate))
         // Whatever waits in there, the caller gets an answer.
         .layer(from_fn_with_state(state.clone(), answer_in_time))
-        // Full is full, and said at once. Probes and scrapes are not counted:
+        // Full is full, and said at once, before a byte of the body is read: so
+        // bodies take at most server.max_in_flight times server.max_body_bytes of
+        // memory, and what each connection buffers ahead. Probes and scrapes are not counted:
         // an orchestrator must not restart a service for being busy.
         .layer(from_fn_with_state(room, limit_in_flight))
         // Outermost: it costs less than anything behind it, and whoever goes too
@@ -46,8 +48,10 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
         // Outside of where failures are rendered, so that a browser may read them
         // as well. It answers preflights by itself, which name no caller.
         .layer(cors(&state.limits.cors_origins))
-        // Outermost, so that whatever is answered is answered with these.
+        // Whatever is answered is answered with these.
         .layer(from_fn(harden))
+        // Outermost: about the connection more than about the request.
+        .layer(from_fn(close_after_chunks))
 }
 
 /// What a browser must not do with an answer, whatever is in it. None of them is
@@ -156,9 +160,10 @@ mod tests {
     use crate::adapters::iam::DevelopmentIam;
     use crate::adapters::ledger::LedgerSigner;
     use crate::adapters::trust_plane::X509TrustPlane;
+    use crate::domain::peer::{PeerIdentity, SpiffeId};
     use crate::domain::policy::{ApprovalPolicy, KeyDefaults, RotationSchedule};
     use crate::domain::rate::{Rate, RateGroup, RatePolicy};
-    use crate::domain::time::Period;
+    use crate::domain::time::{Period, Timestamp};
     use crate::http::HttpLimits;
     use crate::service::{KmsService, Ports, ServicePolicy};
     use crate::telemetry::metrics::Metrics;
@@ -258,5 +263,27 @@ mod tests {
             .expect("a request");
         let response = router.oneshot(request).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn only_over_tls_a_browser_is_told_to_stay_with_it() {
+        let name = "spiffe://d/tenant/acme/env/prod/plane/tenant/module/M27";
+        let peer = PeerIdentity {
+            spiffe_id: SpiffeId::parse(name).expect("of the form"),
+            public_key: None,
+            not_after: Timestamp::from_microseconds(0).expect("a time"),
+        };
+        for (peer, wanted) in [(Some(Arc::new(peer)), Some(STRICT_TRANSPORT)), (None, None)] {
+            let mut request = Request::get("/").body(Body::empty()).expect("a request");
+            request.extensions_mut().insert(Connection {
+                address: ([192, 0, 2, 1], 1).into(),
+                peer,
+            });
+            let state = state();
+            let router = framed(Router::new(), &state).with_state(state);
+            let response = router.oneshot(request).await.expect("an answer");
+            let told = response.headers().get(header::STRICT_TRANSPORT_SECURITY);
+            assert_eq!(told, wanted.as_ref());
+        }
     }
 }

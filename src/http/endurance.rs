@@ -6,24 +6,19 @@
 //!
 //! | what stalls | ends after | by |
 //! | --- | --- | --- |
-//! | the first bytes, or HTTP/2's preface | `head` | [`Opening`] |
+//! | the first bytes, or HTTP/2's preface | `head` | [`super::opening::Opening`] |
 //! | the head of a request over HTTP/1, also the next one | `head` | hyper |
 //! | the body of a request, or its handling | `server.request_timeout`, 503 | `answer_in_time` |
 //! | everything: no request, or an answer that nobody reads | `idle` | [`Activity`] |
 //! | an HTTP/2 peer that is gone | two pings | hyper |
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 
 /// What connections may take, in time and number.
 #[derive(Clone, Copy, Debug)]
@@ -200,89 +195,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// How HTTP/2 begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A stream whose first bytes must come in time: until they tell which HTTP is
-/// spoken, no deadline of hyper's has begun.
-pub(crate) struct Opening<S> {
-    stream: S,
-    /// How much of the preface has come.
-    matched: usize,
-    /// Gone once it is known what is spoken.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Opening<S> {
-    pub(crate) fn new(stream: S, within: Duration) -> Self {
-        Self {
-            stream,
-            matched: 0,
-            deadline: Some(Box::pin(tokio::time::sleep(within))),
-        }
-    }
-
-    /// Whether these bytes, or the end, settle what is spoken.
-    fn settles(&mut self, bytes: &[u8]) -> bool {
-        let wanted = &PREFACE[self.matched..];
-        let compared = wanted.len().min(bytes.len());
-        self.matched += compared;
-        bytes.is_empty() || bytes[..compared] != wanted[..compared] || compared == wanted.len()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let already = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(deadline) = &mut self.deadline else {
-            return read;
-        };
-        // Looked at although something came: bytes one by one are no excuse.
-        if deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        if read.is_ready() && self.settles(&buffer.filled()[already..]) {
-            self.deadline = None;
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -293,6 +205,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
+    use super::super::opening::PREFACE;
     use super::super::server::{Plain, serve_within};
     use super::*;
 

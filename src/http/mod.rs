@@ -7,6 +7,7 @@ mod extract;
 mod fields;
 mod handlers;
 mod middleware;
+mod opening;
 mod router;
 pub mod server;
 mod stack;

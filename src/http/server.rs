@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
-use super::endurance::{Activity, ConnectionLimits, Opening, Room, connection_builder};
+use super::endurance::{Activity, ConnectionLimits, Room, connection_builder};
+use super::opening::Opening;
 use crate::domain::peer::PeerIdentity;
 
 /// How long accepting pauses when the process has no file descriptor left.

@@ -12,8 +12,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::HttpState;
 use super::middleware::{
-    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, close_after_chunks, frame,
-    limit_in_flight, limit_rates, panic_answer,
+    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, frame, limit_in_flight,
+    limit_rates, panic_answer,
 };
 use super::server::Connection;
 
@@ -29,8 +29,8 @@ pub(crate) fn guarded(routes: Router<HttpState>, state: &HttpState) -> Router<Ht
         .layer(from_fn_with_state(state.clone(), answer_in_time))
         // Full is full, and said at once, before a byte of the body is read: so
         // bodies take at most server.max_in_flight times server.max_body_bytes of
-        // memory, and what each connection buffers ahead. Probes and scrapes are not counted:
-        // an orchestrator must not restart a service for being busy.
+        // memory, beside what each connection buffers ahead. Probes and scrapes
+        // are not counted: an orchestrator must not restart a service for being busy.
         .layer(from_fn_with_state(room, limit_in_flight))
         // Outermost: it costs less than anything behind it, and whoever goes too
         // fast takes nobody's place. Before identities are checked, so that a
@@ -48,10 +48,8 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
         // Outside of where failures are rendered, so that a browser may read them
         // as well. It answers preflights by itself, which name no caller.
         .layer(cors(&state.limits.cors_origins))
-        // Whatever is answered is answered with these.
+        // Outermost, so that whatever is answered is answered with these.
         .layer(from_fn(harden))
-        // Outermost: about the connection more than about the request.
-        .layer(from_fn(close_after_chunks))
 }
 
 /// What a browser must not do with an answer, whatever is in it. None of them is

@@ -20,7 +20,7 @@ fn answers(received: &[u8]) -> usize {
 async fn outcome(kms: &TestKms, bytes: &[u8]) -> Vec<u8> {
     let mut connection = RawConnection::open(kms.address()).await;
     connection.offer(bytes).await;
-    let received = connection.to_the_end().await;
+    let received = connection.until_closed().await;
     let text = String::from_utf8_lossy(&received).to_lowercase();
     assert!(!text.contains("\r\nserver:"), "{text}");
     received
@@ -72,7 +72,9 @@ async fn a_head_that_can_be_read_in_two_ways_is_400_and_the_end() {
     assert_alive(&kms).await;
 }
 
-/// The request inside the request must stay a body, whichever length is believed.
+/// Of a request with two framings the chunks count, and the connection ends with
+/// it (RFC 9112 §6.1): what a proxy that believed the length took for its body is
+/// no second request.
 #[tokio::test]
 async fn a_request_is_not_smuggled_inside_another() {
     let kms = TestKms::start().await;
@@ -80,11 +82,7 @@ async fn a_request_is_not_smuggled_inside_another() {
     let body = format!("0\r\n\r\n{inside}");
     let length = format!("Content-Length: {}\r\n", body.len());
     let chunked = "Transfer-Encoding: chunked\r\n";
-    for fields in [
-        format!("{length}{chunked}"),
-        format!("{chunked}{length}"),
-        format!("{chunked}{chunked}"),
-    ] {
+    for fields in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
         for path in ["/kms/v1/sign", "/health", "/nowhere"] {
             let request = format!(
                 "POST {path} HTTP/1.1\r\nHost: localhost\r\n\
@@ -151,7 +149,7 @@ async fn a_connection_that_says_nothing_or_nothing_more_is_closed() {
     assert_eq!(answered.answer().await.status, 200);
     connections.push(answered);
     for mut connection in connections {
-        connection.to_the_end().await;
+        connection.until_closed().await;
     }
     assert!(started.elapsed() >= Duration::from_secs(9));
     assert_alive(&kms).await;
@@ -168,7 +166,7 @@ async fn a_body_byte_by_byte_ends_with_the_deadline_and_the_connection_with_it()
     while started.elapsed() < Duration::from_secs(1) && connection.offer(b" ").await {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let received = connection.to_the_end().await;
+    let received = connection.until_closed().await;
     let text = String::from_utf8_lossy(&received);
     assert_eq!(status(&received), Some(503), "{text}");
     assert!(text.contains(r#""dependency":"deadline""#), "{text}");
@@ -229,7 +227,7 @@ async fn http_2_is_spoken_without_tls_and_without_having_to_ask() {
     );
     // A frame of a stream that belongs to none ends the connection, with a word.
     connection.send(&frame(HEADERS, END_HEADERS, 0, GET)).await;
-    let ended = connection.to_the_end().await;
+    let ended = connection.until_closed().await;
     assert!(kinds(&ended).contains(&GOAWAY), "{:?}", kinds(&ended));
 }
 
@@ -262,7 +260,7 @@ async fn http_2_that_asks_too_much_is_told_to_go_away() {
         let all = [BEGINNING, &bytes].concat();
         let started = Instant::now();
         connection.offer(&all).await;
-        connection.to_the_end().await;
+        connection.until_closed().await;
         // Told to go, and not waited for until it was idle for long enough.
         assert!(started.elapsed() < Duration::from_secs(9), "{what}");
         assert_alive(&kms).await;

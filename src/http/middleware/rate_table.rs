@@ -4,11 +4,11 @@
 //! `requests_per_second` (GCRA, ITU-T I.371). It knows nothing of HTTP.
 //!
 //! The table holds a fixed number of buckets. When it is full a new caller takes
-//! the place of one that has not been heard of for long: whoever keeps asking
-//! stays in, and whoever pauses has a full bucket soon anyway, which is what
-//! comes back in place of a forgotten one. To be forgotten early a caller would
-//! have to come from tens of thousands of addresses or identities at once, and
-//! each of those has an allowance of its own already.
+//! the place of one that was not heard of lately: whoever keeps asking stays in,
+//! and whoever pauses has a full bucket soon anyway, which is what a forgotten
+//! one is replaced with. To be forgotten between two requests a caller would have
+//! to come under thousands of other addresses or identities in the meantime, and
+//! each of those has an allowance of its own already: it gains nothing.
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +26,7 @@ use crate::domain::ids::{ModuleId, TenantId};
 use crate::domain::peer::SpiffeId;
 use crate::domain::rate::{Rate, RateGroup, RatePolicy};
 
-/// How many buckets there are at most: about 12 MiB of them.
+/// How many buckets there are at most: about 14 MiB of them.
 const MOST_BUCKETS: usize = 65_536;
 
 /// Who is counted. Nothing of it is read from a request.

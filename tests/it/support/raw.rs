@@ -51,7 +51,7 @@ impl RawConnection {
     }
 
     /// Everything that comes until the service hangs up, which it must do.
-    pub(crate) async fn to_the_end(&mut self) -> Vec<u8> {
+    pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
         self.receive(|_| false).await
     }
 

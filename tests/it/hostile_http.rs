@@ -209,6 +209,19 @@ fn kinds(mut received: &[u8]) -> Vec<u8> {
     kinds
 }
 
+/// The settings in the first frame (RFC 9113 §6.5.1).
+fn settings(received: &[u8]) -> Vec<(u16, u32)> {
+    let length = u32::from_be_bytes([0, received[0], received[1], received[2]]) as usize;
+    received[9..9 + length]
+        .chunks_exact(6)
+        .map(|six| {
+            let name = u16::from_be_bytes([six[0], six[1]]);
+            let value = u32::from_be_bytes([six[2], six[3], six[4], six[5]]);
+            (name, value)
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn http_2_is_spoken_without_tls_and_without_having_to_ask() {
     let kms = TestKms::start().await;
@@ -225,6 +238,11 @@ async fn http_2_is_spoken_without_tls_and_without_having_to_ask() {
         "{:?}",
         kinds(&answered)
     );
+    let mut settings: Vec<(u16, u32)> = settings(&answered);
+    settings.sort_unstable();
+    // Streams at once, the window of a stream, the largest frame, the largest head.
+    let bounds = [(3, 256), (4, 256 * 1024), (5, 16 * 1024), (6, 32 * 1024)];
+    assert_eq!(settings, bounds);
     // A frame of a stream that belongs to none ends the connection, with a word.
     connection.send(&frame(HEADERS, END_HEADERS, 0, GET)).await;
     let ended = connection.until_closed().await;

@@ -154,7 +154,7 @@ impl App {
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
             iam: Arc::new(DevelopmentIam::new()),
-            trust_plane: Arc::new(X509TrustPlane),
+            trust_plane: Arc::new(X509TrustPlane::new()),
             clock: Arc::new(SystemClock),
             material: Vec::new(),
         };

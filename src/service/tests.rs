@@ -184,7 +184,7 @@ fn bench() -> Bench {
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
         iam: Arc::new(DevelopmentIam::new()),
-        trust_plane: Arc::new(X509TrustPlane),
+        trust_plane: Arc::new(X509TrustPlane::new()),
         clock: Arc::new(SystemClock),
         material: Vec::new(),
     };

@@ -34,6 +34,7 @@ use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::material::Material;
+use crate::ports::trust_plane::TrustPlane as _;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 
@@ -158,12 +159,14 @@ impl App {
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
         let material: Vec<Arc<dyn Material>> = Vec::new();
+        let trust_plane = X509TrustPlane::new();
+        trust_plane.replace(&data_plane.all_trust_anchors().await?);
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
             iam: Arc::new(DevelopmentIam::new()),
-            trust_plane: Arc::new(X509TrustPlane),
+            trust_plane: Arc::new(trust_plane),
             clock: Arc::new(SystemClock),
             material: material.clone(),
         };

@@ -67,12 +67,14 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::GenerateKey
         | Operation::RotateKey
         | Operation::RevokeKey
-        | Operation::AddTrustAnchor => RateGroup::Lifecycle,
+        | Operation::AddTrustAnchor
+        | Operation::RemoveTrustAnchor => RateGroup::Lifecycle,
         Operation::Sign => RateGroup::Sign,
         Operation::Verify => RateGroup::Verify,
         Operation::Encrypt => RateGroup::Encrypt,
         Operation::Decrypt => RateGroup::Decrypt,
         Operation::ListKeys
+        | Operation::ListTrustAnchors
         | Operation::GetKey
         | Operation::GetReceipt
         | Operation::Config

@@ -18,7 +18,7 @@ use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
 use crate::adapters::hsm::software::kek::{KekFault, KeyEncryptionKey};
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::iam::PlatformIam;
 use crate::adapters::ledger::{LedgerKeyFault, LedgerSigner};
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, StoreUrl};
@@ -153,7 +153,7 @@ impl App {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
-            iam: Arc::new(DevelopmentIam::new()),
+            iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),
             trust_plane: Arc::new(X509TrustPlane),
             clock: Arc::new(SystemClock),
             material: Vec::new(),

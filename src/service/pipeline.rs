@@ -100,7 +100,7 @@ impl KmsService {
             let kms_context = Self::use_context::<O, W>(&choice.key, &attempt);
             let receipt = self.sign_receipt(
                 context,
-                context.caller.accountable_scope(&choice.scope),
+                &context.caller.accountable_scope(&choice.scope),
                 W::RECEIPT,
                 kms_context,
             )?;
@@ -335,7 +335,7 @@ impl KmsService {
             approvals: Vec::new(),
         };
         let scope = context.caller.accountable_scope(scope);
-        let receipt = match self.sign_receipt(context, scope, operation, kms_context) {
+        let receipt = match self.sign_receipt(context, &scope, operation, kms_context) {
             Ok(receipt) => receipt,
             Err(away) => return away,
         };

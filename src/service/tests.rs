@@ -11,7 +11,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::iam::PlatformIam;
 use crate::adapters::ledger::LedgerSigner;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::domain::algorithm::KeyType;
@@ -183,7 +183,7 @@ fn bench() -> Bench {
         hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
-        iam: Arc::new(DevelopmentIam::new()),
+        iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),
         trust_plane: Arc::new(X509TrustPlane),
         clock: Arc::new(SystemClock),
         material: Vec::new(),

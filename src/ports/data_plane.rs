@@ -152,6 +152,16 @@ pub struct Transaction {
     pub receipts: Vec<SignedReceipt>,
 }
 
+impl Transaction {
+    /// The grants that this spends.
+    pub fn spent_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::SpendGrant(grant) => Some(grant),
+            _ => None,
+        })
+    }
+}
+
 /// One counted use of a key at the version it was permitted for.
 #[derive(Debug)]
 pub struct KeyUseMark {

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use super::approvals::{already_used, spend};
 use super::pipeline::{RefusedSubject, store_away};
 use super::{KmsService, RequestContext};
-use crate::domain::approval::{ApprovalOperation, ApprovalSubject, ApprovalTarget};
+use crate::domain::approval::{ApprovalOperation, ApprovalSubject, ApprovalTarget, Grant};
 use crate::domain::error::{CertificateFault, KmsError, RequestFault};
 use crate::domain::ids::{ReceiptId, TrustAnchorId};
 use crate::domain::lifecycle_permit::check_anchor_consent;
@@ -45,11 +46,12 @@ impl KmsService {
         let scope = &request.scope;
         let operation = ReceiptOperation::TrustAnchorAdded;
         let refusal = match self.inspect_anchor(context, &request).await {
-            Ok(anchor) => match self.keep_anchor(context, anchor).await {
+            Ok((anchor, grants)) => match self.keep_anchor(context, anchor, &grants).await {
                 Ok(added) => return Ok(added),
                 Err(CommitError::Conflict(Conflict::DuplicateAnchor)) => {
                     RequestFault::Certificate(CertificateFault::Duplicate).into()
                 }
+                Err(CommitError::Conflict(Conflict::GrantSpent)) => already_used(),
                 Err(CommitError::Conflict(other)) => return Err(KmsError::internal(other)),
                 Err(CommitError::Unavailable(away)) => return Err(store_away(away)),
             },
@@ -59,11 +61,12 @@ impl KmsService {
         Err(self.refuse(context, scope, operation, about, refusal).await)
     }
 
+    /// The anchor that would be taken in, and who agreed.
     async fn inspect_anchor(
         &self,
         context: &RequestContext,
         request: &AddTrustAnchorRequest,
-    ) -> Result<TrustAnchor, KmsError> {
+    ) -> Result<(TrustAnchor, Vec<Grant>), KmsError> {
         context.caller.authorize(&request.scope)?;
         let now = self.ports.clock.now();
         let certificate = self
@@ -80,20 +83,22 @@ impl KmsService {
         };
         let consent = self.consent(context, &subject).await?;
         check_anchor_consent(&subject, &consent)?;
-        Ok(TrustAnchor {
+        let anchor = TrustAnchor {
             trust_anchor_id: TrustAnchorId::generate(),
             scope: request.scope.clone(),
             anchor_type: request.anchor_type,
             certificate,
             added_at: now,
             added_by: context.caller.module().clone(),
-        })
+        };
+        Ok((anchor, consent.grants().to_vec()))
     }
 
     async fn keep_anchor(
         &self,
         context: &RequestContext,
         anchor: TrustAnchor,
+        grants: &[Grant],
     ) -> Result<TrustAnchorAdded, CommitError> {
         let receipt = self
             .sign_receipt(
@@ -106,16 +111,18 @@ impl KmsService {
                     key_size_bits: None,
                     success: true,
                     error_code: None,
-                    approvals: Vec::new(),
+                    approvals: grants.to_vec(),
                 },
             )
             .map_err(|error| crate::ports::data_plane::Unavailable(Box::new(error)))?;
         let receipt_id = receipt.receipt_id;
+        let mut changes = vec![Change::InsertTrustAnchor(anchor.clone())];
+        changes.extend(spend(grants));
         self.ports
             .data_plane
             .commit(Transaction {
                 key_use: None,
-                changes: vec![Change::InsertTrustAnchor(anchor.clone())],
+                changes,
                 receipts: vec![receipt],
             })
             .await?;

@@ -16,7 +16,7 @@ mod strict_json;
 mod testing;
 mod token;
 
-pub use approver::{ApproverKey, ApproverKeyFault};
+pub use approver::{ApproverKey, ApproverKeyFault, Statement};
 pub use callers::{CallerRules, TokenRules};
 pub use key_set_source::{KeySetOrigin, KeySetRole, KeySetSource, Pace};
 pub use platform::{ApprovalCheck, ApprovalRules, PlatformIam};

@@ -20,7 +20,7 @@ use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyState, RevocationReason, StoredKey};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
-use crate::domain::policy::{AccessPolicyChoice, RotationSchedule};
+use crate::domain::policy::{AccessPolicyChoice, ApprovalGroup, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::time::Period;
@@ -31,6 +31,8 @@ use crate::ports::data_plane::{
     Unavailable,
 };
 use crate::ports::ledger::LedgerError;
+
+mod approvals;
 
 /// What happens when the next transaction is to be kept.
 enum Next {
@@ -172,6 +174,14 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(
+        Arc::new(PlatformIam::development(Arc::new(SystemClock))),
+        false,
+    )
+}
+
+/// A bench on which this client says who agreed, and whether keys need somebody.
+fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
     let store = Arc::new(EventfulStore::default());
@@ -183,7 +193,7 @@ fn bench() -> Bench {
         hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
-        iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),
+        iam,
         trust_plane: Arc::new(X509TrustPlane),
         clock: Arc::new(SystemClock),
         material: Vec::new(),
@@ -200,7 +210,10 @@ fn bench() -> Bench {
             rotation_grace_period: Period::days(7),
         },
         approvals: ApprovalPolicy {
-            operations: Vec::new(),
+            operations: match needs_approval {
+                true => vec![ApprovalGroup::KeyLifecycle],
+                false => Vec::new(),
+            },
         },
     };
     let metrics = Arc::new(Metrics::new("test").expect("names are unique"));

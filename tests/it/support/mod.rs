@@ -1,6 +1,6 @@
 //! A service to talk to, and something to say.
 
-mod approver;
+pub(crate) mod approver;
 mod ledger;
 mod operations;
 mod process;

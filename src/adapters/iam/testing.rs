@@ -1,16 +1,16 @@
-//! Keys, key sets and tokens for the tests of this folder.
+//! Keys, key sets and tokens for the tests of this folder. The signatures are
+//! those of other implementations than the one that checks them.
 
 use std::sync::{Mutex, OnceLock};
 
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
-    RsaPublicKeyComponents,
-};
+use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::Signer as _;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding};
 use serde_json::{Value, json};
 
 use super::jwk::{self, JwsAlgorithm};
@@ -28,14 +28,28 @@ pub(super) struct Signer {
 }
 
 enum Key {
-    Rsa(&'static RsaKeyPair),
-    Ed25519(Ed25519KeyPair),
+    Rsa(&'static RsaKey),
+    Ed25519(ed25519_dalek::SigningKey),
+}
+
+/// One key in two implementations.
+struct RsaKey {
+    /// Makes it and knows its public half.
+    maker: RsaKeyPair,
+    /// Signs with it.
+    signer: ring::signature::RsaKeyPair,
 }
 
 /// One RSA key for all tests: making one takes its time.
-fn rsa() -> &'static RsaKeyPair {
-    static KEY: OnceLock<RsaKeyPair> = OnceLock::new();
-    KEY.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("a key"))
+fn rsa() -> &'static RsaKey {
+    static KEY: OnceLock<RsaKey> = OnceLock::new();
+    KEY.get_or_init(|| {
+        let maker = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+        let der: Pkcs8V1Der<'_> = maker.as_der().expect("DER");
+        let signer = ring::signature::RsaKeyPair::from_pkcs8(der.as_ref()).expect("a key");
+        drop(der);
+        RsaKey { maker, signer }
+    })
 }
 
 impl Signer {
@@ -48,7 +62,7 @@ impl Signer {
     }
 
     pub(super) fn ed25519(kid: &str, seed: u8) -> Self {
-        let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("a key");
+        let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
         Self::new(kid, JwsAlgorithm::EdDsa, Key::Ed25519(key))
     }
 
@@ -69,11 +83,11 @@ impl Signer {
     pub(super) fn numbers(&self) -> PublicKeyNumbers {
         match &self.key {
             Key::Rsa(key) => {
-                let public = RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key());
+                let public = RsaPublicKeyComponents::<Vec<u8>>::from(key.maker.public_key());
                 PublicKeyNumbers::rsa(&public.n, &public.e)
             }
             Key::Ed25519(key) => PublicKeyNumbers::Ed25519 {
-                key: key.public_key().as_ref().to_vec(),
+                key: key.verifying_key().to_bytes().to_vec(),
             },
         }
     }
@@ -83,12 +97,14 @@ impl Signer {
         let Key::Rsa(key) = &self.key else {
             panic!("only for RSA keys");
         };
-        let spki = key.public_key().as_der().expect("DER").as_ref().to_vec();
+        let public = key.maker.public_key();
+        let spki: PublicKeyX509Der<'_> = public.as_der().expect("DER");
         let PublicKeyNumbers::Rsa { modulus, .. } = self.numbers() else {
             panic!("an RSA key has RSA numbers");
         };
         let text = URL_SAFE_NO_PAD.encode(&modulus).into_bytes();
-        vec![spki, key.public_key().as_ref().to_vec(), modulus, text]
+        let spki = spki.as_ref().to_vec();
+        vec![spki, public.as_ref().to_vec(), modulus, text]
     }
 
     pub(super) fn jwk(&self) -> Value {
@@ -132,11 +148,11 @@ impl Signer {
 
     fn signature(&self, message: &[u8]) -> Vec<u8> {
         let key = match &self.key {
-            Key::Ed25519(key) => return key.sign(message).as_ref().to_vec(),
-            Key::Rsa(key) => key,
+            Key::Ed25519(key) => return key.sign(message).to_bytes().to_vec(),
+            Key::Rsa(key) => &key.signer,
         };
-        let mut signature = vec![0; key.public_modulus_len()];
-        let padding: &dyn aws_lc_rs::signature::RsaEncoding = match self.algorithm {
+        let mut signature = vec![0; key.public().modulus_len()];
+        let padding: &dyn RsaEncoding = match self.algorithm {
             JwsAlgorithm::Rs256 => &RSA_PKCS1_SHA256,
             _ => &RSA_PSS_SHA256,
         };

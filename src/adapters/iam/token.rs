@@ -373,4 +373,37 @@ mod tests {
         }
         assert_eq!(verify(b"\xff.a.b", &keys).err(), Some(JwsFault::Malformed));
     }
+
+    #[test]
+    fn the_published_examples_verify() {
+        // RFC 7515 appendix A.2.
+        let rs256 = json!({ "keys": [{
+            "kty": "RSA", "e": "AQAB",
+            "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
+        }]});
+        let token = concat!(
+            "eyJhbGciOiJSUzI1NiJ9.",
+            "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.",
+            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+        );
+        let keys = KeySet::parse(rs256.to_string().as_bytes()).expect("a set");
+        let verified = verify(token.as_bytes(), &keys).ok().expect("verified");
+        assert_eq!(verified.claims.text("iss"), Ok("joe"));
+
+        // RFC 8037 appendix A.4, whose payload is no claims: the signature is
+        // good, and what it is under is still no token.
+        let eddsa = json!({ "keys": [{
+            "kty": "OKP", "crv": "Ed25519",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        }]});
+        let keys = KeySet::parse(eddsa.to_string().as_bytes()).expect("a set");
+        let token = concat!(
+            "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.",
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        );
+        let key = keys.find(None).expect("the only one");
+        let (signed, signature) = token.rsplit_once('.').expect("three parts");
+        assert!(key.is_signature(JwsAlgorithm::EdDsa, signed.as_bytes(), signature));
+        assert_eq!(fault(token, &keys), Some(JwsFault::Malformed));
+    }
 }

@@ -182,7 +182,7 @@ async fn a_quorum_of_two_is_two_people_with_two_keys() {
     let same_key = bobs_name_for_alices_key.approve_new_key();
     let refused = service.make(&format!("{one},{same_key}")).await;
     refused.refused_approval("signed with one key");
-    let nine = vec![one.as_str(); 9].join(",");
+    let nine = [one.as_str(); 9].join(",");
     service.make(&nine).await.refused_approval("at most 8");
 
     let made = service

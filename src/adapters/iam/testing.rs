@@ -29,7 +29,7 @@ pub(super) struct Signer {
 
 enum Key {
     Rsa(&'static RsaKey),
-    Ed25519(ed25519_dalek::SigningKey),
+    Ed25519(Box<ed25519_dalek::SigningKey>),
 }
 
 /// One key in two implementations.
@@ -63,7 +63,7 @@ impl Signer {
 
     pub(super) fn ed25519(kid: &str, seed: u8) -> Self {
         let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
-        Self::new(kid, JwsAlgorithm::EdDsa, Key::Ed25519(key))
+        Self::new(kid, JwsAlgorithm::EdDsa, Key::Ed25519(Box::new(key)))
     }
 
     fn new(kid: &str, algorithm: JwsAlgorithm, key: Key) -> Self {

@@ -152,6 +152,11 @@ mod tests {
         verify(token.as_bytes(), keys).err()
     }
 
+    #[track_caller]
+    fn verified<'k>(token: &str, keys: &'k KeySet) -> VerifiedToken<'k> {
+        verify(token.as_bytes(), keys).unwrap_or_else(|fault| panic!("{fault:?}"))
+    }
+
     fn claims() -> Value {
         json!({ "sub": "someone" })
     }
@@ -165,7 +170,7 @@ mod tests {
         ] {
             let keys = Signer::set(&[&signer]);
             let token = signer.token(&claims());
-            let verified = verify(token.as_bytes(), &keys).ok().expect("verified");
+            let verified = verified(&token, &keys);
             assert_eq!(verified.key.kid(), "a");
             assert_eq!(verified.claims.text("sub"), Ok("someone"));
         }
@@ -387,7 +392,7 @@ mod tests {
             "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
         );
         let keys = KeySet::parse(rs256.to_string().as_bytes()).expect("a set");
-        let verified = verify(token.as_bytes(), &keys).ok().expect("verified");
+        let verified = verified(token, &keys);
         assert_eq!(verified.claims.text("iss"), Ok("joe"));
 
         // RFC 8037 appendix A.4, whose payload is no claims: the signature is

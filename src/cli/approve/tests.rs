@@ -174,11 +174,12 @@ fn the_public_key_is_printed_for_the_key_set_with_its_owner() {
 fn a_key_that_cannot_be_read_is_named() {
     let line =
         format!("approve {SCOPE} --operation key_use --key-id {KEY_ID} --signing-key no/such");
-    let line = Line::try_parse_from(line.split_whitespace())
-        .ok()
-        .expect("well-formed");
+    let line =
+        Line::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{error}"));
     let now = "2026-03-01T12:00:00Z".parse().expect("valid");
     let fault = approve(&line.arguments, now, "1", &mut Vec::new(), &mut Vec::new());
-    let what = fault.err().expect("refused").what;
+    let Err(Fault { what, .. }) = fault else {
+        panic!("approved with a key that is not there");
+    };
     assert!(what.contains("--signing-key: no/such"), "{what}");
 }

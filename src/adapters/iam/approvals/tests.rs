@@ -413,10 +413,10 @@ fn one_bad_token_spoils_the_lot() {
 #[test]
 fn more_tokens_than_any_quorum_are_not_read() {
     let desk = desk();
-    let nine = vec!["x"; 9].join(",");
+    let nine = ["x"; 9].join(",");
     let too_many = ApprovalFault::TooMany { most: 8 };
     assert_eq!(desk.judge(&nine).expect_err("nine"), too_many);
-    let eight = vec!["x"; 8].join(",");
+    let eight = ["x"; 8].join(",");
     assert_eq!(
         desk.judge(&eight).expect_err("eight"),
         ApprovalFault::Malformed

@@ -33,6 +33,7 @@ use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::material::{Material, MaterialFault};
+use crate::ports::trust_plane::TrustPlane as _;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 
@@ -164,12 +165,14 @@ impl App {
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (iam, material) = identities(config, &clock, &metrics).await?;
+        let trust_plane = X509TrustPlane::new();
+        trust_plane.replace(&data_plane.all_trust_anchors().await?);
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
             iam: Arc::new(iam),
-            trust_plane: Arc::new(X509TrustPlane),
+            trust_plane: Arc::new(trust_plane),
             clock,
             material,
         };

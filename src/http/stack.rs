@@ -67,7 +67,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
@@ -115,7 +115,7 @@ mod tests {
             data_plane: Arc::new(MemoryDataPlane::new()),
             ledger: Arc::new(LedgerSigner::from_seed(&[7; 32]).expect("a key")),
             iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),
-            trust_plane: Arc::new(X509TrustPlane),
+            trust_plane: Arc::new(X509TrustPlane::new()),
             clock: Arc::new(SystemClock),
             material: Vec::new(),
         };

@@ -89,7 +89,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable>;
 
-    /// Writes something, durably, and reads it back: the health check.
+    /// Writes something, durably, and reads it back: the health check. When it
+    /// answers, every commit that was begun before it is decided, abandoned ones
+    /// too: what is read from then on tells whether they were kept.
     ///
     /// # Errors
     /// [`Unavailable`].

@@ -123,7 +123,9 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
     let answer = preflight(&kms, "https://anyone.example").await;
     assert_eq!(answer.status, 200);
     assert_eq!(header(&answer, "access-control-allow-origin"), "*");
-    assert!(header(&answer, "access-control-allow-methods").contains("POST"));
+    for method in ["GET", "POST", "DELETE"] {
+        assert!(header(&answer, "access-control-allow-methods").contains(method));
+    }
     let allowed = header(&answer, "access-control-allow-headers").to_lowercase();
     for name in [
         "content-type",

@@ -6,7 +6,7 @@
 
 use crate::domain::approval::Grant;
 
-/// How much older than the grant being spent another must be to be forgotten: a
+/// How much older than the grant being spent another must be to be forgotten: about a
 /// hundred times as long as any token lives, so that no leeway and no difference
 /// between clocks matters.
 const MARGIN_MICROSECONDS: i64 = 24 * 60 * 60 * 1_000_000;

@@ -9,18 +9,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
+use super::endurance::{Activity, ConnectionLimits, Room, connection_builder};
+use super::opening::Opening;
 use crate::domain::peer::PeerIdentity;
-
-/// How long a client may take to send the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -81,12 +79,31 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> bool {
-    let builder = connection_builder();
+    let limits = ConnectionLimits::default();
+    serve_within(limits, listener, handshake, router, stop, grace).await
+}
+
+/// The same within other limits on connections.
+pub(super) async fn serve_within(
+    limits: ConnectionLimits,
+    listener: TcpListener,
+    handshake: Arc<dyn Handshake>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> bool {
+    let builder = connection_builder(&limits);
+    let room = Room::new(limits.most_connections);
     let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // First a place, then a connection: what has no place is not accepted.
+        let accepting = async {
+            let place = room.place().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepting => accepted,
             () = &mut stop => break,
         };
         let (stream, address) = match accepted {
@@ -102,6 +119,7 @@ pub async fn serve(
         let handshake = Arc::clone(&handshake);
         let watcher = connections.watcher();
         tokio::spawn(async move {
+            let _place = place;
             let Some(established) = handshake.establish(stream, address).await else {
                 return;
             };
@@ -109,13 +127,23 @@ pub async fn serve(
                 address,
                 peer: established.peer,
             };
-            let service = router.map_request(move |mut request: Request<_>| {
-                request.extensions_mut().insert(connection.clone());
-                request
-            });
+            let activity = Activity::new();
+            let working = Arc::clone(&activity);
+            let service = router
+                .map_request(move |mut request: Request<_>| {
+                    request.extensions_mut().insert(connection.clone());
+                    request
+                })
+                .map_future(move |answering| {
+                    let under_way = working.begin();
+                    async move {
+                        let _under_way = under_way;
+                        answering.await
+                    }
+                });
             let serving = builder
                 .serve_connection(
-                    TokioIo::new(established.stream),
+                    TokioIo::new(Opening::new(established.stream, limits.head)),
                     TowerToHyperService::new(service),
                 )
                 .into_owned();
@@ -124,6 +152,8 @@ pub async fn serve(
                 ended = &mut serving => ended,
                 // What is under way is cut off: its right to be is gone.
                 () = established.ended => return,
+                // Nothing is under way, or nobody reads what was answered.
+                () = activity.idle(limits.idle) => return,
             };
             // A client that goes away mid-request is its own business.
             if let Err(error) = ended {
@@ -138,16 +168,6 @@ pub async fn serve(
     tokio::time::timeout(grace, connections.shutdown())
         .await
         .is_ok()
-}
-
-fn connection_builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE);
-    builder.http2().timer(TokioTimer::new());
-    builder
 }
 
 /// A connection that broke before it was accepted is nothing; no descriptors

@@ -116,6 +116,7 @@ pub struct Metrics {
     ledger_commit_latency: Histogram,
     rate_limited: IntCounter,
     jwks_age: GaugeVec,
+    reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -185,6 +186,13 @@ impl Metrics {
                 ),
                 &["set"],
             )?,
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "kms_material_reloads_total",
+                    "Readings of certificates, revocation lists and key sets while running.",
+                ),
+                &["material", "outcome"],
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -199,6 +207,7 @@ impl Metrics {
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;
         registry.register(Box::new(metrics.jwks_age.clone()))?;
+        registry.register(Box::new(metrics.reloads.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
             &["version"],
@@ -233,6 +242,13 @@ impl Metrics {
         if code == ErrorCode::RateLimited {
             self.rate_limited.inc();
         }
+    }
+
+    /// Counts a reading of renewable material, by its fixed name; one that failed
+    /// left the old in force.
+    pub fn count_reload(&self, material: &'static str, taken: bool) {
+        let outcome = if taken { "taken" } else { "refused" };
+        self.reloads.with_label_values(&[material, outcome]).inc();
     }
 
     /// Counts a use of a key that was done.

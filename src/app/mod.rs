@@ -1,6 +1,8 @@
 //! The composition root: from a configuration to a service that listens. The
 //! only place that sees every room.
 
+mod reload;
+
 use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::reload::ReloadHandle;
+
+use self::reload::Keeper;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
@@ -150,6 +155,8 @@ pub struct App {
     api: TcpListener,
     operations: Option<TcpListener>,
     shutdown_grace: Duration,
+    material: Vec<Arc<dyn Material>>,
+    reload: ReloadHandle,
 }
 
 impl App {
@@ -174,7 +181,7 @@ impl App {
             iam: Arc::new(iam),
             trust_plane: Arc::new(trust_plane),
             clock,
-            material,
+            material: material.clone(),
         };
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
@@ -191,6 +198,7 @@ impl App {
                 max_body_bytes: server.max_body_bytes.get(),
                 request_timeout: server.request_timeout.as_duration(),
                 max_in_flight: server.max_in_flight.get(),
+                rates: config.limits.rates,
                 cors_origins: match &server.cors_origins {
                     CorsOrigins::Any => vec!["*".to_owned()],
                     CorsOrigins::Only(origins) => origins.clone(),
@@ -204,7 +212,14 @@ impl App {
             api,
             operations,
             shutdown_grace: server.shutdown_grace.as_duration(),
+            material,
+            reload: ReloadHandle::new(),
         })
+    }
+
+    /// With what everything is read again that can be while running.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload.clone()
     }
 
     /// Where the API listens.
@@ -238,6 +253,16 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
+        let keeper = Keeper {
+            service: Arc::clone(&self.service),
+            metrics: Arc::clone(&self.state.metrics),
+            handle: self.reload,
+        };
+        let kept: Vec<_> = self
+            .material
+            .into_iter()
+            .map(|material| keeper.keep(material, reached(stopped.clone(), Phase::Draining)))
+            .collect();
         let operations = self.operations.map(|listener| {
             let router = operations_router(self.state.clone());
             // Outlives the API, so that probes see the readiness fail.
@@ -278,6 +303,9 @@ impl App {
             let _ = operations.await;
         }
         let _ = prober.await;
+        for task in kept {
+            let _ = task.await;
+        }
         self.data_plane.close().await;
         tracing::info!("stopped");
     }

@@ -27,6 +27,8 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["adapters"]),
     ("aws_lc_rs", &["adapters"]),
     ("x509_parser", &["adapters"]),
+    ("jsonwebtoken", &["adapters"]),
+    ("reqwest", &["adapters"]),
     ("prometheus", &["telemetry", "app"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),

@@ -25,17 +25,21 @@ use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
 use crate::adapters::hsm::software::kek::{KekFault, KeyEncryptionKey};
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::iam::{
+    ApprovalCheck, ApprovalRules, CallerRules, KeySetOrigin, KeySetRole, KeySetSource, PlatformIam,
+    TokenRules,
+};
 use crate::adapters::ledger::{LedgerKeyFault, LedgerSigner};
 use crate::adapters::trust_plane::X509TrustPlane;
-use crate::config::{Config, CorsOrigins, StoreUrl};
+use crate::config::{ApprovalMode, Config, CorsOrigins, KeySetLocation, StoreUrl};
 use crate::domain::algorithm::KeyType;
 use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
+use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
-use crate::ports::material::Material;
+use crate::ports::material::{Material, MaterialFault};
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
@@ -118,6 +122,14 @@ pub enum StartError {
         /// Its place, from 0.
         leaf_index: u64,
     },
+    /// A key set cannot be used.
+    #[error("{setting} cannot be used")]
+    KeySet {
+        /// The setting it comes from.
+        setting: &'static str,
+        /// Why.
+        source: MaterialFault,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({setting})")]
     Listen {
@@ -160,19 +172,22 @@ impl App {
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (iam, mut material) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
         let anchors = AnchorsInForce::new(Arc::clone(&data_plane), Arc::clone(&trust_plane));
         anchors.put_in_force().await?;
-        let material: Vec<Arc<dyn Material>> = vec![Arc::new(anchors)];
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
-            iam: Arc::new(DevelopmentIam::new()),
+            iam: Arc::new(iam),
             trust_plane,
-            clock: Arc::new(SystemClock),
+            clock,
             material: material.clone(),
         };
+        // Read anew with the rest; the health report has a check of its own for them.
+        material.push(Arc::new(anchors));
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
         let server = &config.server;
@@ -423,6 +438,75 @@ async fn ledger_signer(
         }),
         _ => Ok(signer),
     }
+}
+
+/// Who identifies callers and verifies approvals, and the key sets that it stands
+/// on, for whoever renews them.
+async fn identities(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<(PlatformIam, Vec<Arc<dyn Material>>), StartError> {
+    let (auth, approvals) = (&config.auth, &config.approvals);
+    let callers_keys = key_set(KeySetRole::Callers, auth.jwks.as_ref(), clock, metrics).await?;
+    let approvers_keys = match approvals.mode {
+        ApprovalMode::Development => None,
+        ApprovalMode::Signed => {
+            let location = approvals.jwks.as_ref();
+            key_set(KeySetRole::Approvers, location, clock, metrics).await?
+        }
+    };
+    let material = [&callers_keys, &approvers_keys]
+        .into_iter()
+        .flatten()
+        .map(|keys| Arc::clone(keys) as Arc<dyn Material>)
+        .collect();
+    let mode = match (approvals.mode, approvers_keys) {
+        (ApprovalMode::Development, _) => ApprovalCheck::Development,
+        (ApprovalMode::Signed, Some(keys)) => ApprovalCheck::Signed(keys),
+        // The configuration's own rules say so first.
+        (ApprovalMode::Signed, None) => {
+            return Err(StartError::KeySet {
+                setting: KeySetRole::Approvers.setting(),
+                source: MaterialFault::new("signed approvals need the approvers' keys"),
+            });
+        }
+    };
+    let callers = CallerRules {
+        tokens: callers_keys.map(|keys| TokenRules {
+            keys,
+            issuer: auth.issuer.clone(),
+            audience: auth.audience.clone(),
+        }),
+        require_token: auth.require_jwt,
+        believe_unidentified: config.believes_unidentified_callers(),
+    };
+    let approvals = ApprovalRules {
+        mode,
+        quorum: approvals.quorum.get(),
+    };
+    let iam = PlatformIam::new(callers, approvals, Arc::clone(clock));
+    Ok((iam, material))
+}
+
+/// A key set, read for the first time.
+async fn key_set(
+    role: KeySetRole,
+    location: Option<&KeySetLocation>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<KeySetSource>>, StartError> {
+    let origin = match location {
+        None => return Ok(None),
+        Some(KeySetLocation::File(path)) => KeySetOrigin::File(path.clone()),
+        Some(KeySetLocation::Address(address)) => KeySetOrigin::Address(address.clone()),
+    };
+    let source = KeySetSource::new(role, origin, Arc::clone(clock), Arc::clone(metrics));
+    source.start().await.map_err(|source| StartError::KeySet {
+        setting: role.setting(),
+        source,
+    })?;
+    Ok(Some(Arc::new(source)))
 }
 
 fn service_policy(config: &Config) -> ServicePolicy {

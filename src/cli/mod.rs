@@ -1,5 +1,6 @@
 //! The commands of the `kms` binary, one file each.
 
+mod approve;
 pub mod check_config;
 mod ledger;
 mod serve;
@@ -31,6 +32,9 @@ enum Command {
     Serve,
     /// Prints the configuration in effect with secrets masked, or every fault in it.
     CheckConfig,
+    /// Signs an approval of one operation, and prints the token. Signs with EdDSA
+    /// or, where the key is RSA, with PS256.
+    Approve(Box<approve::Arguments>),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -50,6 +54,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.config),
         Command::CheckConfig => check_config::run(arguments.config),
+        Command::Approve(arguments) => approve::run(&arguments),
         Command::Ledger {
             command: LedgerCommand::PublicKey,
         } => ledger::public_key(arguments.config),

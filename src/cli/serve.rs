@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::FAULTY_CONFIGURATION;
 use crate::app::App;
-use crate::config::{Config, Log, LogFormat, LogLevel, Source};
+use crate::config::{ApprovalMode, Config, Log, LogFormat, LogLevel, Source};
 use crate::telemetry::log;
 
 /// Runs the service. Exits with 0 after an orderly shutdown, 64 for a faulty
@@ -51,11 +51,8 @@ async fn serve(config: &Config) -> Result<(), AnyError> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    if config.environment.is_development() {
-        tracing::warn!(
-            "DEVELOPMENT MODE: every caller is believed to be whom it says, and any approval of \
-             ten characters counts; never expose this to a network"
-        );
+    if let Some(warning) = development_warning(config) {
+        tracing::warn!("{warning}");
     }
     let app = App::start(config).await?;
     let operations = app.operations_address()?;
@@ -81,6 +78,30 @@ async fn serve(config: &Config) -> Result<(), AnyError> {
     };
     app.run(stop).await;
     Ok(())
+}
+
+/// The one loud line about what is taken on faith.
+fn development_warning(config: &Config) -> Option<String> {
+    let faith: Vec<&str> = [
+        (
+            config.believes_unidentified_callers(),
+            "every caller is believed to be whom it says",
+        ),
+        (
+            config.approvals.mode == ApprovalMode::Development,
+            "any approval of ten characters counts",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, what)| is_so.then_some(what))
+    .collect();
+    if faith.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "DEVELOPMENT MODE: {}; never expose this to a network",
+        faith.join(", and ")
+    ))
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {

@@ -7,7 +7,7 @@ use std::num::NonZeroU8;
 
 use crate::domain::policy::ApprovalGroup;
 
-use super::auth::key_set;
+use super::auth::{KeySetLocation, key_set};
 use super::reader::Reader;
 use super::value::{choice, list, whole};
 
@@ -15,8 +15,8 @@ use super::value::{choice, list, whole};
 pub struct Approvals {
     /// What counts as an approval.
     pub mode: ApprovalMode,
-    /// The approvers' public keys, as a JWKS: a file or an address.
-    pub jwks: Option<String>,
+    /// The approvers' public keys, as a JWKS.
+    pub jwks: Option<KeySetLocation>,
     /// How many distinct approvers an operation needs.
     pub quorum: NonZeroU8,
     /// The groups of operations that need approval.

@@ -29,7 +29,7 @@ mod warnings;
 use std::path::PathBuf;
 
 pub use approvals::{ApprovalMode, Approvals};
-pub use auth::Auth;
+pub use auth::{Auth, KeySetLocation};
 pub use effective::Effective;
 pub use environment::{EnvironmentName, InvalidEnvironmentName};
 pub use fault::ConfigFaults;
@@ -113,6 +113,12 @@ impl Config {
     pub fn kek_file(&self) -> PathBuf {
         let file = self.hsm.software.kek_file.clone();
         file.unwrap_or_else(|| self.data_dir.join("kek"))
+    }
+
+    /// Whether callers without a certificate are believed to be whom they say: on
+    /// a developer's own machine over plain HTTP, and nowhere else.
+    pub fn believes_unidentified_callers(&self) -> bool {
+        self.environment.is_development() && self.tls.certificate.is_none()
     }
 
     fn read(environment: EnvironmentName, reader: &mut Reader) -> Self {

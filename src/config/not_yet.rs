@@ -4,11 +4,11 @@
 //! Whoever builds one of these deletes its line here.
 
 use super::fault::Fault;
-use super::{ApprovalMode, Config, HsmKind, StoreUrl};
+use super::{Config, HsmKind, StoreUrl};
 
 /// The settings that ask for what isn't there.
 pub(super) fn check(config: &Config) -> Vec<Fault> {
-    let (tls, auth, approvals) = (&config.tls, &config.auth, &config.approvals);
+    let tls = &config.tls;
     let asked = [
         (
             !config.environment.is_development(),
@@ -20,25 +20,6 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
         (tls.private_key.is_some(), "tls.private_key", UNSET),
         (tls.client_ca.is_some(), "tls.client_ca", UNSET),
         (tls.crl.is_some(), "tls.crl", UNSET),
-        (
-            auth.require_jwt,
-            "auth.require_jwt",
-            "this version checks no tokens yet; set it to false",
-        ),
-        (auth.jwks.is_some(), "auth.jwks", UNSET),
-        (auth.issuer.is_some(), "auth.issuer", UNSET),
-        (auth.audience.is_some(), "auth.audience", UNSET),
-        (
-            approvals.mode == ApprovalMode::Signed,
-            "approvals.mode",
-            "this version doesn't verify signed approvals yet; set it to development",
-        ),
-        (approvals.jwks.is_some(), "approvals.jwks", UNSET),
-        (
-            approvals.quorum.get() != 1,
-            "approvals.quorum",
-            "this version takes one approver only; set it to 1",
-        ),
         (
             config.hsm.backend == HsmKind::Pkcs11,
             "hsm.backend",
@@ -71,13 +52,6 @@ mod tests {
             ("KMS__TLS__PRIVATE_KEY", "a", "tls.private_key"),
             ("KMS__TLS__CLIENT_CA", "a", "tls.client_ca"),
             ("KMS__TLS__CRL", "a", "tls.crl"),
-            ("KMS__AUTH__REQUIRE_JWT", "true", "auth.require_jwt"),
-            ("KMS__AUTH__JWKS", "a", "auth.jwks"),
-            ("KMS__AUTH__ISSUER", "a", "auth.issuer"),
-            ("KMS__AUTH__AUDIENCE", "a", "auth.audience"),
-            ("KMS__APPROVALS__MODE", "signed", "approvals.mode"),
-            ("KMS__APPROVALS__JWKS", "a", "approvals.jwks"),
-            ("KMS__APPROVALS__QUORUM", "2", "approvals.quorum"),
             ("KMS__HSM__BACKEND", "pkcs11", "hsm.backend"),
             ("KMS__STORE__URL", "postgres://u@h/d", "store.url"),
         ] {
@@ -92,12 +66,12 @@ mod tests {
 
     #[test]
     fn what_production_refuses_is_listed_beside_what_is_missing_here() {
-        let given = Given::new("production").set("KMS__APPROVALS__QUORUM", "2");
+        let given = Given::new("production").set("KMS__HSM__BACKEND", "pkcs11");
         let message = faults_of(&given).join("\n");
         for expected in [
             "environment (ENVIRONMENT)",
             "tls.client_ca",
-            "approvals.quorum",
+            "hsm.backend (KMS__HSM__BACKEND)",
         ] {
             assert!(message.contains(expected), "{expected} in {message}");
         }

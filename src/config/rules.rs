@@ -6,7 +6,10 @@
 use std::path::Path;
 
 use super::fault::Fault;
-use super::{ApprovalMode, Config, CorsOrigins, EnvironmentName, HsmKind, StoreUrl};
+use super::{
+    ApprovalMode, Config, CorsOrigins, EnvironmentName, HsmKind, KeySetLocation, StoreUrl,
+};
+use crate::domain::policy::ApprovalGroup;
 
 /// Every rule that a configuration breaks, each with how to mend it.
 pub(super) fn check(config: &Config) -> Vec<Fault> {
@@ -14,6 +17,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     check_name(&config.environment, &mut faults);
     check_listeners(config, &mut faults);
     check_tls(config, &mut faults);
+    check_tokens(config, &mut faults);
     if config.environment.is_production() {
         check_production(config, &mut faults);
     }
@@ -58,6 +62,29 @@ fn check_tls(config: &Config, faults: &mut Vec<Fault>) {
     }
 }
 
+/// Tokens and signed approvals need the keys to check them with.
+fn check_tokens(config: &Config, faults: &mut Vec<Fault>) {
+    let (auth, approvals) = (&config.auth, &config.approvals);
+    if auth.jwks.is_none() {
+        let asking = [
+            ("auth.require_jwt", auth.require_jwt),
+            ("auth.issuer", auth.issuer.is_some()),
+            ("auth.audience", auth.audience.is_some()),
+        ];
+        for (name, is_set) in asking {
+            if is_set {
+                let what = "this needs auth.jwks, the keys that tokens are checked with";
+                faults.push(Fault::new(name, what));
+            }
+        }
+    }
+    if approvals.mode == ApprovalMode::Signed && approvals.jwks.is_none() {
+        let what = "approvals.mode is signed, and needs the approvers' public keys; set it to \
+                    their JWKS, a file or an address";
+        faults.push(Fault::new("approvals.jwks", what));
+    }
+}
+
 fn check_production(config: &Config, faults: &mut Vec<Fault>) {
     let mut refuse = |setting: &str, what: &str| faults.push(Fault::new(setting, what));
     let is_open = match &config.server.cors_origins {
@@ -88,6 +115,33 @@ fn check_production(config: &Config, faults: &mut Vec<Fault>) {
             "approvals.mode",
             "production takes only approvals verified by signature; set it to signed",
         );
+    }
+    let left_out: Vec<&str> = [ApprovalGroup::KeyLifecycle, ApprovalGroup::TrustAnchor]
+        .into_iter()
+        .filter(|group| !config.approvals.operations.contains(group))
+        .map(ApprovalGroup::as_str)
+        .collect();
+    if !left_out.is_empty() {
+        let what = format!(
+            "production lets nobody do these alone; add {}",
+            left_out.join(" and ")
+        );
+        refuse("approvals.operations", &what);
+    }
+    for (name, jwks) in [
+        ("auth.jwks", &config.auth.jwks),
+        ("approvals.jwks", &config.approvals.jwks),
+    ] {
+        if jwks
+            .as_ref()
+            .is_some_and(KeySetLocation::can_be_replaced_on_the_way)
+        {
+            refuse(
+                name,
+                "keys fetched over http:// could be replaced on the way; set an https:// address \
+                 or a file",
+            );
+        }
     }
     if matches!(config.store.url, StoreUrl::Memory) {
         refuse(
@@ -142,6 +196,7 @@ mod tests {
             .set("KMS__TLS__CERTIFICATE", "tls.pem")
             .set("KMS__TLS__PRIVATE_KEY", "tls.key")
             .set("KMS__TLS__CLIENT_CA", "clients.pem")
+            .set("KMS__APPROVALS__JWKS", "approvers.json")
             .set("KMS__HSM__ALLOW_SOFTWARE_IN_PRODUCTION", "true")
             .set("KMS__HSM__SOFTWARE__KEK_FILE", &kek.display().to_string())
             .set("KMS__DATA_DIR", &folder.join("data").display().to_string())
@@ -205,6 +260,31 @@ mod tests {
                 "approvals.mode",
                 "signed",
             ),
+            ("KMS__APPROVALS__JWKS", "", "approvals.jwks", "JWKS"),
+            (
+                "KMS__APPROVALS__JWKS",
+                "http://iam/approvers",
+                "approvals.jwks",
+                "https://",
+            ),
+            (
+                "KMS__AUTH__JWKS",
+                "http://iam/jwks",
+                "auth.jwks",
+                "https://",
+            ),
+            (
+                "KMS__APPROVALS__OPERATIONS",
+                "key_lifecycle",
+                "approvals.operations",
+                "trust_anchor",
+            ),
+            (
+                "KMS__APPROVALS__OPERATIONS",
+                "trust_anchor",
+                "approvals.operations",
+                "key_lifecycle",
+            ),
             ("KMS__STORE__URL", "memory:", "store.url", "sqlite:"),
         ] {
             let given = production(folder.path()).set(variable, value);
@@ -228,6 +308,7 @@ mod tests {
                 "tls.certificate",
                 "tls.private_key",
                 "tls.client_ca",
+                "approvals.jwks",
                 "server.cors_origins",
                 "hsm.backend",
                 "hsm.software.kek_file",
@@ -256,6 +337,34 @@ mod tests {
             .set("KMS__HSM__BACKEND", "pkcs11")
             .set("KMS__HSM__ALLOW_SOFTWARE_IN_PRODUCTION", "false")
             .set("KMS__HSM__SOFTWARE__KEK_FILE", "");
+        assert_eq!(broken(&given), Vec::<String>::new());
+    }
+
+    #[test]
+    fn tokens_and_signed_approvals_need_keys_everywhere() {
+        for (variable, value, setting) in [
+            ("KMS__AUTH__REQUIRE_JWT", "true", "auth.require_jwt"),
+            ("KMS__AUTH__ISSUER", "https://iam", "auth.issuer"),
+            ("KMS__AUTH__AUDIENCE", "M33", "auth.audience"),
+            ("KMS__APPROVALS__MODE", "signed", "approvals.jwks"),
+        ] {
+            let given = Given::new("development").set(variable, value);
+            let faults = broken(&given);
+            assert_eq!(faults.len(), 1, "{variable}: {faults:?}");
+            assert!(faults[0].starts_with(setting), "{faults:?}");
+            let given = given
+                .set("KMS__AUTH__JWKS", "http://iam/jwks")
+                .set("KMS__APPROVALS__JWKS", "approvers.json");
+            assert_eq!(broken(&given), Vec::<String>::new(), "{variable}");
+        }
+    }
+
+    #[test]
+    fn production_takes_keys_in_the_clear_from_its_own_machine_only() {
+        let folder = scratch();
+        let given = production(folder.path())
+            .set("KMS__APPROVALS__JWKS", "http://127.0.0.1:8021/approvers")
+            .set("KMS__AUTH__JWKS", "https://iam/jwks");
         assert_eq!(broken(&given), Vec::<String>::new());
     }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Config, ConfigFaults, Loaded, Source, resolve};
+use super::{Config, ConfigFaults, Loaded, Source};
 
 /// What a test configures.
 pub(super) struct Given(Source);
@@ -51,11 +51,6 @@ pub(super) fn faults_of(given: &Given) -> Vec<String> {
     let message = given.try_load().err().map(|faults| faults.to_string());
     let lines = message.iter().flat_map(|message| message.lines().skip(1));
     lines.map(|line| line.trim_start().to_owned()).collect()
-}
-
-/// The warnings of a configuration, whether or not it has faults.
-pub(super) fn warnings_of(given: &Given) -> Vec<String> {
-    resolve(&given.0).0.config.warnings()
 }
 
 /// A scratch folder with files in it.

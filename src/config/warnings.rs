@@ -5,9 +5,7 @@
 use std::net::SocketAddr;
 
 use super::effective::Effective;
-use crate::domain::policy::ApprovalGroup;
-
-use super::{Config, HsmKind};
+use super::{ApprovalMode, Config, HsmKind};
 
 /// What is allowed and may still not be meant.
 pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
@@ -35,17 +33,10 @@ pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
             }
         }
     }
-    if config.environment.is_production() {
-        for (operation, name) in [
-            (ApprovalGroup::KeyLifecycle, "key_lifecycle"),
-            (ApprovalGroup::TrustAnchor, "trust_anchor"),
-        ] {
-            if !config.approvals.operations.contains(&operation) {
-                warnings.push(format!(
-                    "approvals.operations leaves out {name}, which one person can then do alone"
-                ));
-            }
-        }
+    if config.approvals.mode == ApprovalMode::Development && config.approvals.jwks.is_some() {
+        warnings.push(
+            "approvals.jwks is set, and unused while approvals.mode is development".to_owned(),
+        );
     }
     warnings
 }
@@ -57,7 +48,7 @@ fn listeners(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Given, load, warnings_of};
+    use super::super::testing::{Given, load};
 
     #[test]
     fn the_defaults_warn_of_nothing() {
@@ -82,18 +73,11 @@ mod tests {
     fn settings_without_effect_are_warned_of() {
         let given = Given::new("development")
             .set("KMS__LIMITS__BURST", "7")
-            .set("HSM_ENDPOINT", "token.so");
+            .set("HSM_ENDPOINT", "token.so")
+            .set("KMS__APPROVALS__JWKS", "approvers.json");
         let warnings = load(&given).config.warnings();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[1].starts_with("approvals.jwks"));
         assert!(warnings[0].starts_with("hsm.pkcs11.module"));
-    }
-
-    #[test]
-    fn production_warns_of_operations_that_need_one_person_only() {
-        let given = Given::new("production");
-        assert_eq!(warnings_of(&given), Vec::<String>::new());
-        let given = given.set("KMS__APPROVALS__OPERATIONS", "key_lifecycle");
-        let warnings = warnings_of(&given);
-        assert!(warnings[0].contains("trust_anchor"), "{warnings:?}");
     }
 }

@@ -7,6 +7,7 @@ use super::key_usage::KeyUsageSet;
 use super::scope::Scope;
 use super::secret::SecretBytes;
 use super::time::Timestamp;
+use super::wire::text_form;
 
 /// The token or tokens that came with a request, not yet looked at.
 pub type ApprovalToken = SecretBytes;
@@ -29,6 +30,22 @@ pub enum ApprovalOperation {
 }
 
 impl ApprovalOperation {
+    /// Every operation.
+    pub const ALL: [Self; 6] = [
+        Self::KeyGenerate,
+        Self::KeyRotate,
+        Self::KeyRevoke,
+        Self::KeyUse,
+        Self::TrustAnchorAdd,
+        Self::TrustAnchorRemove,
+    ];
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|operation| operation.as_str() == text)
+    }
+
     /// The name inside an approval.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +58,11 @@ impl ApprovalOperation {
         }
     }
 }
+
+text_form!(
+    ApprovalOperation,
+    "one of key_generate, key_rotate, key_revoke, key_use, trust_anchor_add, trust_anchor_remove"
+);
 
 /// Exactly what an approval must be for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,11 +1,12 @@
 //! Who calls, once somebody has found out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::error::{AuthorizationFault, KmsError};
-use super::ids::ModuleId;
+use super::ids::{ModuleId, TenantId};
 use super::peer::PeerIdentity;
-use super::scope::Scope;
+use super::scope::{Environment, Scope};
 use super::secret::SecretBytes;
 
 /// What a request brought along to say who sent it. Nothing here is believed
@@ -35,6 +36,14 @@ pub struct Caller {
 pub enum Reach {
     /// Its own, and no other.
     Scope(Scope),
+    /// Every plane of one tenant's environment: what a token says, which names no
+    /// plane.
+    Tenant {
+        /// The tenant.
+        tenant_id: TenantId,
+        /// The environment.
+        environment: Environment,
+    },
     /// Whichever the request names.
     AnyScope,
 }
@@ -62,6 +71,14 @@ impl Caller {
         }
     }
 
+    /// The caller that a token names, where no certificate does.
+    pub fn of_token(module: ModuleId, reach: Reach, subject: String) -> Self {
+        Self {
+            subject: Some(subject),
+            ..Self::new(module, reach)
+        }
+    }
+
     /// The module that calls.
     pub fn module(&self) -> &ModuleId {
         &self.module
@@ -79,12 +96,21 @@ impl Caller {
 
     /// The scope in whose part of the ledger a refusal belongs: the caller's own
     /// where it has one, so that nobody writes into another tenant's.
-    pub fn accountable_scope<'a>(&'a self, requested: &'a Scope) -> &'a Scope {
+    pub fn accountable_scope<'a>(&'a self, requested: &'a Scope) -> Cow<'a, Scope> {
         match &self.reach {
-            Reach::Scope(own) => own,
-            Reach::AnyScope => requested,
+            Reach::Scope(own) => Cow::Borrowed(own),
+            Reach::Tenant {
+                tenant_id,
+                environment,
+            } => Cow::Owned(Scope {
+                tenant_id: tenant_id.clone(),
+                environment: *environment,
+                plane: requested.plane,
+            }),
+            Reach::AnyScope => Cow::Borrowed(requested),
         }
     }
+
     /// Whether this caller may speak for that scope.
     ///
     /// # Errors
@@ -93,7 +119,11 @@ impl Caller {
         match &self.reach {
             Reach::AnyScope => Ok(()),
             Reach::Scope(own) if own == scope => Ok(()),
-            Reach::Scope(_) => Err(AuthorizationFault::ForeignScope.into()),
+            Reach::Tenant {
+                tenant_id,
+                environment,
+            } if *tenant_id == scope.tenant_id && *environment == scope.environment => Ok(()),
+            Reach::Scope(_) | Reach::Tenant { .. } => Err(AuthorizationFault::ForeignScope.into()),
         }
     }
 }
@@ -134,6 +164,39 @@ mod tests {
                     .authorize(&scope)
                     .is_ok()
             );
+        }
+    }
+
+    #[test]
+    fn a_caller_with_a_tenant_reaches_every_plane_of_it_and_answers_for_no_other() {
+        let own = Scope {
+            tenant_id: "a".parse().expect("valid"),
+            environment: Environment::Prod,
+            plane: Plane::Tenant,
+        };
+        let reach = Reach::Tenant {
+            tenant_id: own.tenant_id.clone(),
+            environment: own.environment,
+        };
+        let caller = Caller::of_token("M21".parse().expect("valid"), reach, "s".to_owned());
+        let laptop = Scope {
+            plane: Plane::Laptop,
+            ..own.clone()
+        };
+        assert!(caller.authorize(&own).is_ok() && caller.authorize(&laptop).is_ok());
+        let foreign = [
+            Scope {
+                tenant_id: "b".parse().expect("valid"),
+                ..own.clone()
+            },
+            Scope {
+                environment: Environment::Dev,
+                ..own.clone()
+            },
+        ];
+        for scope in foreign {
+            assert!(caller.authorize(&scope).is_err(), "{scope:?}");
+            assert_eq!(*caller.accountable_scope(&scope), own);
         }
     }
 }

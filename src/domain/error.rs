@@ -183,6 +183,8 @@ pub enum Dependency {
     Store,
     /// The store of receipts.
     Ledger,
+    /// The identity service, or rather its keys and the approvers'.
+    Iam,
     /// Room for one more request.
     Load,
     /// Time: the request took longer than the service allows.
@@ -198,6 +200,7 @@ impl Dependency {
             Self::Hsm => "hsm",
             Self::Store => "store",
             Self::Ledger => "ledger",
+            Self::Iam => "iam",
             Self::Load => "load",
             Self::Deadline => "deadline",
             Self::Service => "service",
@@ -403,6 +406,9 @@ pub enum TokenFault {
     /// A claim says otherwise than the certificate.
     #[error("its {0} is not the client certificate's")]
     Inconsistent(&'static str),
+    /// `module_id` is another module than the one in `X-Module-Id`.
+    #[error("its module_id is not the module that X-Module-Id names")]
+    OtherModule,
 }
 
 /// Why a known caller may not do this.

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::error::{ErrorCode, FieldFault, KmsError, RequestFault};
+use crate::domain::error::{AuthenticationFault, ErrorCode, FieldFault, KmsError, RequestFault};
 use crate::domain::ids::RequestId;
 
 /// A failure on its way to the envelope.
@@ -113,6 +113,13 @@ pub(crate) fn render(error: &KmsError, request_id: RequestId) -> Response {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let KmsError::Unauthenticated(AuthenticationFault::Token(_)) = error {
+        // RFC 6750 §3; which rule failed is in the body.
+        let challenge = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
     }
     response
 }
@@ -231,7 +238,7 @@ pub(crate) fn log_cause(error: &KmsError, request_id: RequestId, trace_id: &str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::error::Dependency;
+    use crate::domain::error::{Dependency, TokenFault};
 
     #[test]
     fn an_inner_message_never_reaches_the_client() {
@@ -242,6 +249,19 @@ mod tests {
             assert!(!message(&error).contains("fire"));
             assert!(!details(&error).to_string().contains("fire"));
         }
+    }
+
+    #[test]
+    fn a_refused_token_is_challenged_for_another() {
+        let challenge_of = |fault: AuthenticationFault| {
+            let response = render(&fault.into(), RequestId::generate());
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+            response.headers().get(header::WWW_AUTHENTICATE).cloned()
+        };
+        let challenge = challenge_of(TokenFault::Expired.into());
+        assert_eq!(challenge, Some(HeaderValue::from_static("Bearer")));
+        // A token would not help where a certificate is missing.
+        assert_eq!(challenge_of(AuthenticationFault::NoCertificate), None);
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
     use crate::adapters::data_plane::memory::MemoryDataPlane;
     use crate::adapters::hsm::software::kek::KeyEncryptionKey;
     use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-    use crate::adapters::iam::DevelopmentIam;
+    use crate::adapters::iam::PlatformIam;
     use crate::adapters::ledger::LedgerSigner;
     use crate::adapters::trust_plane::X509TrustPlane;
     use crate::domain::peer::{PeerIdentity, SpiffeId};
@@ -173,7 +173,7 @@ mod tests {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::new(MemoryDataPlane::new()),
             ledger: Arc::new(LedgerSigner::from_seed(&[7; 32]).expect("a key")),
-            iam: Arc::new(DevelopmentIam::new()),
+            iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),
             trust_plane: Arc::new(X509TrustPlane::new()),
             clock: Arc::new(SystemClock),
             material: Vec::new(),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::approvals::{already_used, spend};
 use super::pipeline::{RefusedSubject, hsm_failure, store_away};
 use super::{KmsService, RequestContext};
 use crate::domain::algorithm::KeyType;
-use crate::domain::approval::ApprovalOperation;
+use crate::domain::approval::{ApprovalOperation, Grant};
 use crate::domain::error::{Dependency, KmsError};
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId};
 use crate::domain::key::{KeyRecord, KeyState, RevocationReason, StoredKey};
@@ -151,13 +152,16 @@ impl KmsService {
             key_alias: request.key_alias.clone(),
             ..made.record
         };
-        let receipt = self.lifecycle_receipt(context, ReceiptOperation::KeyGenerated, &record)?;
+        let grants = consent.grants();
+        let operation = ReceiptOperation::KeyGenerated;
+        let receipt = self.lifecycle_receipt(context, operation, &record, grants)?;
         let receipt_id = receipt.receipt_id;
         let new_key = StoredKey {
             record: record.clone(),
             handle: Some(made.generated.handle.clone()),
         };
-        let changes = vec![Change::InsertKey(new_key)];
+        let mut changes = vec![Change::InsertKey(new_key)];
+        changes.extend(spend(grants));
         self.keep_new_key(changes, receipt, made.generated).await?;
         Ok(Generated { record, receipt_id })
     }
@@ -222,16 +226,19 @@ impl KmsService {
             predecessor_key_id: Some(old.record.key_id),
             ..made.record
         };
-        let receipt = self.lifecycle_receipt(context, ReceiptOperation::KeyRotated, &replaced)?;
+        let grants = consent.grants();
+        let operation = ReceiptOperation::KeyRotated;
+        let receipt = self.lifecycle_receipt(context, operation, &replaced, grants)?;
         let receipt_id = receipt.receipt_id;
         // The old key first: it gives up the alias that the new one takes.
-        let changes = vec![
+        let mut changes = vec![
             Change::UpdateKey(replaced.clone()),
             Change::InsertKey(StoredKey {
                 record: new.clone(),
                 handle: Some(made.generated.handle.clone()),
             }),
         ];
+        changes.extend(spend(grants));
         self.keep_new_key(changes, receipt, made.generated).await?;
         Ok(Rotated {
             old: replaced,
@@ -282,10 +289,13 @@ impl KmsService {
         let permit = permit_revocation(Arc::clone(&key), &consent)?;
         let revoked_at = self.ports.clock.now();
         let record = key.record.revoked(request.reason, revoked_at)?;
-        let receipt = self.lifecycle_receipt(context, ReceiptOperation::KeyRevoked, &record)?;
+        let grants = consent.grants();
+        let operation = ReceiptOperation::KeyRevoked;
+        let receipt = self.lifecycle_receipt(context, operation, &record, grants)?;
         let receipt_id = receipt.receipt_id;
-        self.keep(vec![Change::UpdateKey(record.clone())], receipt)
-            .await?;
+        let mut changes = vec![Change::UpdateKey(record.clone())];
+        changes.extend(spend(grants));
+        self.keep(changes, receipt).await?;
         // The store has forgotten the handle, so the key is unusable already;
         // what is left is the backend's own copy.
         if let Err(error) = self.ports.hsm.erase(&permit).await {
@@ -383,8 +393,11 @@ impl KmsService {
             Err(CommitError::Conflict(Conflict::AliasTaken)) => {
                 Err(Failure::Refused(alias_taken()))
             }
+            Err(CommitError::Conflict(Conflict::GrantSpent)) => {
+                Err(Failure::Refused(already_used()))
+            }
             Err(CommitError::Conflict(
-                other @ (Conflict::DuplicateAnchor | Conflict::AnchorGone | Conflict::GrantSpent),
+                other @ (Conflict::DuplicateAnchor | Conflict::AnchorGone),
             )) => Err(Failure::NotKept(KmsError::internal(other))),
             Err(CommitError::Unavailable(away)) => Err(Failure::NotKept(store_away(away))),
         }
@@ -408,6 +421,7 @@ impl KmsService {
         context: &RequestContext,
         operation: ReceiptOperation,
         record: &KeyRecord,
+        approvals: &[Grant],
     ) -> Result<SignedReceipt, Failure> {
         let kms_context = KmsContext {
             key_id: Some(record.key_id.to_string()),
@@ -415,7 +429,7 @@ impl KmsService {
             key_size_bits: Some(record.key_type.size_bits()),
             success: true,
             error_code: None,
-            approvals: Vec::new(),
+            approvals: approvals.to_vec(),
         };
         self.sign_receipt(context, &record.scope, operation, kms_context)
             .map_err(Failure::NotKept)

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::approvals::{already_used, spend};
 use super::{KmsService, RequestContext};
 use crate::domain::algorithm::{Algorithm, AlgorithmFamily, KeyType};
+use crate::domain::approval::{Approval, Grant};
 use crate::domain::error::{Dependency, KmsError, RequestFault};
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
 use crate::domain::key::{KeyRecord, StoredKey};
@@ -74,8 +76,18 @@ struct Attempt<T> {
     algorithm: Option<Algorithm>,
     /// The counted use; `None` where the key was never reached.
     counted: Option<UsageReservation>,
+    /// Who agreed to it, where the key asks for that.
+    grants: Vec<Grant>,
     /// Whether the permit was there and the HSM did not deliver.
     hsm_failed: bool,
+}
+
+/// Why an attempt left no receipt.
+enum NotKept {
+    /// A condition no longer held.
+    Conflict(Conflict),
+    /// The store or the ledger's key is away, as the caller learns it.
+    Away(KmsError),
 }
 
 impl KmsService {
@@ -91,43 +103,31 @@ impl KmsService {
         work: &W,
     ) -> Result<Used<W::Output>, KmsError> {
         for _ in 0..MAX_ATTEMPTS {
-            let attempt = self.attempt(context, choice, work).await;
+            let mut attempt = self.attempt(context, choice, work).await;
             // A key that was revoked while it was being used is gone from the HSM
             // too: its new state is the reason, and not the HSM.
             if attempt.hsm_failed && self.has_changed(context, choice, &attempt).await {
                 continue;
             }
-            let kms_context = Self::use_context::<O, W>(&choice.key, &attempt);
-            let receipt = self.sign_receipt(
-                context,
-                context.caller.accountable_scope(&choice.scope),
-                W::RECEIPT,
-                kms_context,
-            )?;
-            let receipt_id = receipt.receipt_id;
-            let key_use = attempt
-                .counted
-                .zip(attempt.key.as_ref())
-                .map(|(reservation, key)| KeyUseMark {
-                    key_id: key.record.key_id,
-                    version: key.record.version,
-                    reservation,
-                });
-            let transaction = Transaction {
-                key_use,
-                changes: Vec::new(),
-                receipts: vec![receipt],
-            };
-            match self.ports.data_plane.commit(transaction).await {
-                Ok(()) => {}
+            let mut kept = self
+                .keep_attempt::<O, W>(context, choice, &mut attempt)
+                .await;
+            if matches!(kept, Err(NotKept::Conflict(Conflict::GrantSpent))) {
+                // Somebody else acted on the approval meanwhile: the result is
+                // dropped, and the refusal gets the receipt.
+                attempt.outcome = Err(already_used());
+                kept = self
+                    .keep_attempt::<O, W>(context, choice, &mut attempt)
+                    .await;
+            }
+            let receipt_id = match kept {
+                Ok(receipt_id) => receipt_id,
                 // The key was rotated or revoked while it was being used: the
                 // result is dropped, and the key's new state decides.
-                Err(CommitError::Conflict(Conflict::KeyChanged)) => continue,
-                Err(CommitError::Conflict(other)) => return Err(KmsError::internal(other)),
-                Err(CommitError::Unavailable(away)) => {
-                    return Err(KmsError::unavailable(Dependency::Ledger, away));
-                }
-            }
+                Err(NotKept::Conflict(Conflict::KeyChanged)) => continue,
+                Err(NotKept::Conflict(other)) => return Err(KmsError::internal(other)),
+                Err(NotKept::Away(away)) => return Err(away),
+            };
             let output = attempt.outcome?;
             let (Some(key), Some(algorithm)) = (attempt.key, attempt.algorithm) else {
                 return Err(KmsError::internal("a use succeeded without a key"));
@@ -146,6 +146,49 @@ impl KmsService {
         ))
     }
 
+    /// Signs the receipt of an attempt and keeps it, with the use where it was
+    /// counted and with the grants where it succeeded.
+    async fn keep_attempt<O: KeyOperation, W: Work<O>>(
+        &self,
+        context: &RequestContext,
+        choice: &KeyChoice<O::Algorithm>,
+        attempt: &mut Attempt<W::Output>,
+    ) -> Result<ReceiptId, NotKept> {
+        let kms_context = Self::use_context::<O, W>(&choice.key, attempt);
+        let changes = spend(&kms_context.approvals).collect();
+        let receipt = self
+            .sign_receipt(
+                context,
+                &context.caller.accountable_scope(&choice.scope),
+                W::RECEIPT,
+                kms_context,
+            )
+            .map_err(NotKept::Away)?;
+        let receipt_id = receipt.receipt_id;
+        let key_use = attempt
+            .counted
+            .take()
+            .zip(attempt.key.as_ref())
+            .map(|(reservation, key)| KeyUseMark {
+                key_id: key.record.key_id,
+                version: key.record.version,
+                reservation,
+            });
+        let transaction = Transaction {
+            key_use,
+            changes,
+            receipts: vec![receipt],
+        };
+        match self.ports.data_plane.commit(transaction).await {
+            Ok(()) => Ok(receipt_id),
+            Err(CommitError::Conflict(conflict)) => Err(NotKept::Conflict(conflict)),
+            Err(CommitError::Unavailable(away)) => Err(NotKept::Away(KmsError::unavailable(
+                Dependency::Ledger,
+                away,
+            ))),
+        }
+    }
+
     async fn attempt<O: KeyOperation, W: Work<O>>(
         &self,
         context: &RequestContext,
@@ -157,6 +200,7 @@ impl KmsService {
             key: None,
             algorithm: choice.algorithm.map(AlgorithmFamily::widen),
             counted: None,
+            grants: Vec::new(),
             hsm_failed: false,
         };
         let key = match self.find_key(context, &choice.scope, &choice.key).await {
@@ -167,11 +211,14 @@ impl KmsService {
             }
         };
         attempt.key = Some(Arc::clone(&key));
-        let permit = match self
+        let authorized = self
             .authorize_use::<O>(context, key, choice.algorithm)
-            .await
-        {
-            Ok(permit) => permit,
+            .await;
+        let permit = match authorized {
+            Ok((permit, approval)) => {
+                attempt.grants = approval.map_or_else(Vec::new, |agreed| agreed.grants().to_vec());
+                permit
+            }
             Err(refusal) => {
                 attempt.outcome = Err(refusal);
                 return attempt;
@@ -225,7 +272,7 @@ impl KmsService {
         context: &RequestContext,
         key: Arc<StoredKey>,
         wanted: Option<O::Algorithm>,
-    ) -> Result<Permit<O>, KmsError> {
+    ) -> Result<(Permit<O>, Option<Approval>), KmsError> {
         let now = self.ports.clock.now();
         let checked = check_use::<O>(key, &context.caller, wanted, now)?;
         let approval = match checked.approval_needed() {
@@ -244,7 +291,8 @@ impl KmsService {
                 record.access_policy.max_usage_per_day,
                 O::USAGE == KeyUsage::Encrypt,
             )?;
-        checked.permit(approval.as_ref(), reservation)
+        let permit = checked.permit(approval.as_ref(), reservation)?;
+        Ok((permit, approval))
     }
 
     /// The key that a reference names, for a caller that may speak for the scope.
@@ -280,7 +328,11 @@ impl KmsService {
             key_size_bits: record.map(|record| record.key_type.size_bits()),
             success: attempt.outcome.as_ref().is_ok_and(W::succeeded),
             error_code: attempt.outcome.as_ref().err().map(KmsError::code),
-            approvals: Vec::new(),
+            approvals: match attempt.outcome {
+                Ok(_) => attempt.grants.clone(),
+                // Nothing was done that anybody agreed to, so nothing is spent.
+                Err(_) => Vec::new(),
+            },
         }
     }
 
@@ -335,7 +387,7 @@ impl KmsService {
             approvals: Vec::new(),
         };
         let scope = context.caller.accountable_scope(scope);
-        let receipt = match self.sign_receipt(context, scope, operation, kms_context) {
+        let receipt = match self.sign_receipt(context, &scope, operation, kms_context) {
             Ok(receipt) => receipt,
             Err(away) => return away,
         };

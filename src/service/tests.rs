@@ -2,6 +2,7 @@
 //! that fails, a ledger that cannot sign, a key that changes meanwhile.
 
 mod anchors;
+mod approvals;
 
 use std::sync::Mutex;
 
@@ -13,7 +14,7 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::iam::DevelopmentIam;
+use crate::adapters::iam::PlatformIam;
 use crate::adapters::ledger::LedgerSigner;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::domain::algorithm::KeyType;
@@ -22,7 +23,7 @@ use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyState, RevocationReason, StoredKey};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
-use crate::domain::policy::{AccessPolicyChoice, RotationSchedule};
+use crate::domain::policy::{AccessPolicyChoice, ApprovalGroup, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::time::Period;
@@ -206,6 +207,14 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(
+        Arc::new(PlatformIam::development(Arc::new(SystemClock))),
+        false,
+    )
+}
+
+/// A bench on which this client says who agreed, and whether keys need somebody.
+fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
     let store = Arc::new(EventfulStore::default());
@@ -217,7 +226,7 @@ fn bench() -> Bench {
         hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
-        iam: Arc::new(DevelopmentIam::new()),
+        iam,
         trust_plane: Arc::new(X509TrustPlane::new()),
         clock: Arc::new(SystemClock),
         material: Vec::new(),
@@ -234,7 +243,10 @@ fn bench() -> Bench {
             rotation_grace_period: Period::days(7),
         },
         approvals: ApprovalPolicy {
-            operations: Vec::new(),
+            operations: match needs_approval {
+                true => vec![ApprovalGroup::KeyLifecycle],
+                false => Vec::new(),
+            },
         },
     };
     let metrics = Arc::new(Metrics::new("test").expect("names are unique"));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
@@ -83,6 +83,25 @@ impl RequestOperation {
     }
 }
 
+/// A key set, as the `set` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwksSet {
+    /// The identity service's.
+    M21,
+    /// The approvers'.
+    Approvers,
+}
+
+impl JwksSet {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::M21 => "m21",
+            Self::Approvers => "approvers",
+        }
+    }
+}
+
 /// Every metric of the service.
 pub struct Metrics {
     registry: Registry,
@@ -96,6 +115,7 @@ pub struct Metrics {
     ledger_size: IntGauge,
     ledger_commit_latency: Histogram,
     rate_limited: IntCounter,
+    jwks_age: GaugeVec,
     reloads: IntCounterVec,
 }
 
@@ -159,6 +179,13 @@ impl Metrics {
                 "kms_rate_limited_total",
                 "Requests refused for a rate or a daily limit.",
             )?,
+            jwks_age: GaugeVec::new(
+                Opts::new(
+                    "kms_jwks_age_seconds",
+                    "Time since a key set was last read successfully, in seconds.",
+                ),
+                &["set"],
+            )?,
             reloads: IntCounterVec::new(
                 Opts::new(
                     "kms_material_reloads_total",
@@ -179,6 +206,7 @@ impl Metrics {
         registry.register(Box::new(metrics.ledger_size.clone()))?;
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;
+        registry.register(Box::new(metrics.jwks_age.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
@@ -247,6 +275,13 @@ impl Metrics {
         self.ledger_commit_latency.observe(milliseconds(took));
     }
 
+    /// The time since a key set was last read successfully.
+    pub fn set_jwks_age(&self, set: JwksSet, age: Duration) {
+        self.jwks_age
+            .with_label_values(&[set.as_str()])
+            .set(age.as_secs_f64());
+    }
+
     /// The number of receipts.
     pub fn set_ledger_size(&self, receipts: u64) {
         self.ledger_size
@@ -301,6 +336,7 @@ mod tests {
         metrics.observe_ledger_commit(Duration::from_micros(300));
         metrics.set_ledger_size(5);
         metrics.set_keys(KeyType::Aes256, KeyState::Active, 2);
+        metrics.set_jwks_age(JwksSet::M21, Duration::from_secs(90));
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -314,6 +350,7 @@ mod tests {
             "kms_ledger_size 5",
             "kms_ledger_commit_latency_ms_count 1",
             "kms_rate_limited_total 1",
+            r#"kms_jwks_age_seconds{set="m21"} 90"#,
             r#"kms_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");

@@ -8,6 +8,8 @@ mod layering;
 
 mod support;
 
+mod approvals;
+mod approvals_once;
 mod configuration;
 mod durability;
 mod encryption;

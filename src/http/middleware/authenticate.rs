@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::RequestFacts;
 use crate::domain::caller::Credentials;
-use crate::domain::error::{AuthenticationFault, KmsError};
+use crate::domain::error::{AuthenticationFault, KmsError, TokenFault};
+use crate::domain::secret::SecretBytes;
 use crate::http::HttpState;
 use crate::http::error::ApiError;
 use crate::http::server::Connection;
@@ -50,7 +52,103 @@ fn credentials(request: &Request) -> Result<Credentials, KmsError> {
             .extensions()
             .get::<Connection>()
             .and_then(|connection| connection.peer.clone()),
-        bearer: None,
+        bearer: bearer(request.headers())?,
         claimed_module,
     })
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); whether it is good is
+/// not for this room. The scheme's case does not matter (RFC 9110 §11.1).
+fn bearer(headers: &HeaderMap) -> Result<Option<SecretBytes>, AuthenticationFault> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.as_bytes(),
+        // Whoever chose one of two would be believed by half of the readers.
+        (Some(_), Some(_)) => return Err(TokenFault::Repeated.into()),
+    };
+    let (scheme, token) = value.split_at(value.len().min(SCHEME.len()));
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME) && is_token68(token);
+    if !is_bearer {
+        return Err(TokenFault::NotBearer.into());
+    }
+    Ok(Some(SecretBytes::new(token.to_vec())))
+}
+
+/// The scheme and the one space behind it.
+const SCHEME: &[u8] = b"Bearer ";
+
+/// The grammar of a token in a header (`b64token`, RFC 6750 §2.1).
+fn is_token68(token: &[u8]) -> bool {
+    let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
+    let (token, _) = token.split_at(token.len() - padding);
+    !token.is_empty()
+        && token
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn read(values: &[&'static str]) -> Result<Option<Vec<u8>>, AuthenticationFault> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        bearer(&headers).map(|token| token.map(|token| token.expose().to_vec()))
+    }
+
+    #[test]
+    fn one_token_is_taken_whatever_the_case_of_its_scheme() {
+        assert_eq!(read(&[]), Ok(None));
+        for value in [
+            "Bearer a.b-c_d~+/==",
+            "bearer a.b-c_d~+/==",
+            "BEARER a.b-c_d~+/==",
+        ] {
+            assert_eq!(
+                read(&[value]),
+                Ok(Some(b"a.b-c_d~+/==".to_vec())),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_headers_are_nobody_in_particular() {
+        for values in [["Bearer a", "Bearer a"], ["Basic a", "Bearer a"]] {
+            assert_eq!(read(&values), Err(TokenFault::Repeated.into()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_bearer_token_is_refused() {
+        for value in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer  a",
+            "Bearer\ta",
+            "Bearer a b",
+            "Bearer a,b",
+            "Bearer a, Bearer b",
+            "Bearer a=b",
+            "Bearer =",
+            "Bearer: a",
+            "Basic YTpi",
+            "a.b.c",
+            "Bearera",
+            "Bearer \"a\"",
+        ] {
+            assert_eq!(
+                read(&[value]),
+                Err(TokenFault::NotBearer.into()),
+                "{value:?}"
+            );
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! A service to talk to, and something to say.
 
+pub(crate) mod approver;
 mod ledger;
 mod operations;
 mod process;
 mod raw;
 mod service;
 
+pub(crate) use approver::{Approver, SignedKms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use process::KmsProcess;

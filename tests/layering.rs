@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("adapters", &["ports", "domain", "telemetry"]),
     ("service", &["ports", "domain", "telemetry"]),
     ("http", &["service", "domain", "telemetry"]),
+    ("tls", &["ports", "domain", "telemetry"]),
     ("main", &["cli"]),
 ];
 
@@ -26,7 +27,11 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("hyper", &["http"]),
     ("rusqlite", &["adapters"]),
     ("aws_lc_rs", &["adapters"]),
-    ("x509_parser", &["adapters"]),
+    ("x509_parser", &["adapters", "tls"]),
+    ("rustls", &["tls"]),
+    ("tokio_rustls", &["tls"]),
+    ("webpki", &["tls"]),
+    ("rcgen", &["cli"]),
     ("prometheus", &["telemetry", "app"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),

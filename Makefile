@@ -1,8 +1,15 @@
-# `make test` is what continuous integration runs; it needs Rust and nothing else.
+# `make test` is what continuous integration runs. It needs Rust; curl and openssl it
+# installs where they are missing (Debian, as root).
 
-.PHONY: test lint unit docs release bench image
+.PHONY: test tools lint unit docs release bench image
 
-test: lint unit docs release
+test: tools lint unit docs release
+
+# What the tests speak to the service with, as an outsider would.
+tools:
+	@command -v curl >/dev/null && command -v openssl >/dev/null || { \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl openssl; \
+	}
 
 lint:
 	cargo fmt --all --check

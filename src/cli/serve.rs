@@ -66,13 +66,16 @@ async fn serve(config: &Config) -> Result<(), AnyError> {
         operations = operations.map(tracing::field::display),
         "listening"
     );
+    let reload = app.reload_handle();
     let stop = async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
-                // Left alone it would end the process.
-                _ = hangup.recv() => tracing::info!("SIGHUP: nothing to reload without TLS"),
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: reading certificates, key sets and anchors again");
+                    reload.reload();
+                }
             }
         }
     };

@@ -94,6 +94,7 @@ pub struct Metrics {
     ledger_size: IntGauge,
     ledger_commit_latency: Histogram,
     rate_limited: IntCounter,
+    reloads: IntCounterVec,
     tls_handshakes: IntCounterVec,
     tls_handshakes_refused: IntCounterVec,
     tls_certificate_expiry: IntGaugeVec,
@@ -160,6 +161,12 @@ impl Metrics {
                 "kms_rate_limited_total",
                 "Requests refused for a rate or a daily limit.",
             )?,
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "kms_material_reloads_total",
+                    "Readings of certificates, revocation lists and key sets while running.",
+                ),
+                &["material", "outcome"],
             tls_handshakes: IntCounterVec::new(
                 Opts::new(
                     "kms_tls_handshakes_total",
@@ -203,6 +210,7 @@ impl Metrics {
         registry.register(Box::new(metrics.ledger_size.clone()))?;
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;
+        registry.register(Box::new(metrics.reloads.clone()))?;
         registry.register(Box::new(metrics.tls_handshakes.clone()))?;
         registry.register(Box::new(metrics.tls_handshakes_refused.clone()))?;
         registry.register(Box::new(metrics.tls_certificate_expiry.clone()))?;
@@ -241,6 +249,13 @@ impl Metrics {
         if code == ErrorCode::RateLimited {
             self.rate_limited.inc();
         }
+    }
+
+    /// Counts a reading of renewable material, by its fixed name; one that failed
+    /// left the old in force.
+    pub fn count_reload(&self, material: &'static str, taken: bool) {
+        let outcome = if taken { "taken" } else { "refused" };
+        self.reloads.with_label_values(&[material, outcome]).inc();
     }
 
     /// Counts a use of a key that was done.

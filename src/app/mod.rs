@@ -1,6 +1,8 @@
 //! The composition root: from a configuration to a service that listens. The
 //! only place that sees every room.
 
+mod reload;
+
 use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::reload::ReloadHandle;
+
+use self::reload::Keeper;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
@@ -28,6 +33,7 @@ use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
+use crate::ports::material::Material;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 
@@ -136,6 +142,8 @@ pub struct App {
     api: TcpListener,
     operations: Option<TcpListener>,
     shutdown_grace: Duration,
+    material: Vec<Arc<dyn Material>>,
+    reload: ReloadHandle,
 }
 
 impl App {
@@ -149,6 +157,7 @@ impl App {
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
+        let material: Vec<Arc<dyn Material>> = Vec::new();
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
@@ -156,7 +165,7 @@ impl App {
             iam: Arc::new(DevelopmentIam::new()),
             trust_plane: Arc::new(X509TrustPlane),
             clock: Arc::new(SystemClock),
-            material: Vec::new(),
+            material: material.clone(),
         };
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
@@ -186,7 +195,14 @@ impl App {
             api,
             operations,
             shutdown_grace: server.shutdown_grace.as_duration(),
+            material,
+            reload: ReloadHandle::new(),
         })
+    }
+
+    /// With what everything is read again that can be while running.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload.clone()
     }
 
     /// Where the API listens.
@@ -220,6 +236,16 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
+        let keeper = Keeper {
+            service: Arc::clone(&self.service),
+            metrics: Arc::clone(&self.state.metrics),
+            handle: self.reload,
+        };
+        let kept: Vec<_> = self
+            .material
+            .into_iter()
+            .map(|material| keeper.keep(material, reached(stopped.clone(), Phase::Draining)))
+            .collect();
         let operations = self.operations.map(|listener| {
             let router = operations_router(self.state.clone());
             // Outlives the API, so that probes see the readiness fail.
@@ -260,6 +286,9 @@ impl App {
             let _ = operations.await;
         }
         let _ = prober.await;
+        for task in kept {
+            let _ = task.await;
+        }
         self.data_plane.close().await;
         tracing::info!("stopped");
     }

@@ -2,6 +2,7 @@
 //! only place that sees every room.
 
 mod reload;
+mod tls_front;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 pub use self::reload::ReloadHandle;
 
 use self::reload::Keeper;
+use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
@@ -31,11 +33,14 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
+use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::material::Material;
+use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{Acceptor, TlsMaterial};
 
 /// How often the dependencies are probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -125,6 +130,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The files of TLS cannot be used.
+    #[error("the files of TLS cannot be used: {faults}")]
+    Tls {
+        /// What is wrong with each, and how to mend it.
+        faults: String,
+    },
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
@@ -140,6 +151,7 @@ pub struct App {
     data_plane: Arc<dyn DataPlane>,
     state: HttpState,
     api: TcpListener,
+    handshake: Arc<dyn server::Handshake>,
     operations: Option<TcpListener>,
     shutdown_grace: Duration,
     material: Vec<Arc<dyn Material>>,
@@ -157,14 +169,26 @@ impl App {
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
-        let material: Vec<Arc<dyn Material>> = Vec::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane);
+        let tls = load_material(&config.tls, &clock, &metrics)?;
+        let material: Vec<Arc<dyn Material>> = tls.iter().flat_map(TlsMaterial::units).collect();
+        let handshake: Arc<dyn server::Handshake> = match tls {
+            None => Arc::new(server::Plain),
+            Some(tls) => Arc::new(TlsFront(Acceptor::new(
+                tls,
+                Arc::clone(&trust_plane),
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+            ))),
+        };
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
             iam: Arc::new(DevelopmentIam::new()),
-            trust_plane: Arc::new(X509TrustPlane),
-            clock: Arc::new(SystemClock),
+            trust_plane,
+            clock,
             material: material.clone(),
         };
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
@@ -193,6 +217,7 @@ impl App {
             data_plane,
             state,
             api,
+            handshake,
             operations,
             shutdown_grace: server.shutdown_grace.as_duration(),
             material,
@@ -263,7 +288,7 @@ impl App {
             let until = reached(stopped, Phase::Draining);
             tokio::spawn(server::serve(
                 self.api,
-                Arc::new(server::Plain),
+                self.handshake,
                 router,
                 until,
                 self.shutdown_grace,

@@ -8,18 +8,8 @@ use super::{ApprovalMode, Config, HsmKind, StoreUrl};
 
 /// The settings that ask for what isn't there.
 pub(super) fn check(config: &Config) -> Vec<Fault> {
-    let (tls, auth, approvals) = (&config.tls, &config.auth, &config.approvals);
+    let (auth, approvals) = (&config.auth, &config.approvals);
     let asked = [
-        (
-            !config.environment.is_development(),
-            "environment",
-            "callers outside development can only be identified by mutual TLS, which this version \
-             doesn't serve yet; set ENVIRONMENT=development",
-        ),
-        (tls.certificate.is_some(), "tls.certificate", UNSET),
-        (tls.private_key.is_some(), "tls.private_key", UNSET),
-        (tls.client_ca.is_some(), "tls.client_ca", UNSET),
-        (tls.crl.is_some(), "tls.crl", UNSET),
         (
             auth.require_jwt,
             "auth.require_jwt",
@@ -66,11 +56,6 @@ mod tests {
     #[test]
     fn everything_this_version_cannot_do_is_refused_by_name() {
         for (variable, value, setting) in [
-            ("ENVIRONMENT", "staging", "environment"),
-            ("KMS__TLS__CERTIFICATE", "a", "tls.certificate"),
-            ("KMS__TLS__PRIVATE_KEY", "a", "tls.private_key"),
-            ("KMS__TLS__CLIENT_CA", "a", "tls.client_ca"),
-            ("KMS__TLS__CRL", "a", "tls.crl"),
             ("KMS__AUTH__REQUIRE_JWT", "true", "auth.require_jwt"),
             ("KMS__AUTH__JWKS", "a", "auth.jwks"),
             ("KMS__AUTH__ISSUER", "a", "auth.issuer"),
@@ -94,11 +79,7 @@ mod tests {
     fn what_production_refuses_is_listed_beside_what_is_missing_here() {
         let given = Given::new("production").set("KMS__APPROVALS__QUORUM", "2");
         let message = faults_of(&given).join("\n");
-        for expected in [
-            "environment (ENVIRONMENT)",
-            "tls.client_ca",
-            "approvals.quorum",
-        ] {
+        for expected in ["tls.client_ca", "approvals.quorum"] {
             assert!(message.contains(expected), "{expected} in {message}");
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,12 +12,12 @@ use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
+use super::drain::{Drain, serve_until};
 use crate::domain::peer::PeerIdentity;
 
 /// How long a client may take to send the head of a request.
@@ -33,6 +34,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Who the other end is, where its certificate says so.
     pub peer: Option<Arc<PeerIdentity>>,
+    /// Whether it has lost its right to be, so that no new request is taken.
+    pub has_lapsed: Arc<AtomicBool>,
 }
 
 /// The bytes of a connection, whatever they travel in.
@@ -82,7 +85,7 @@ pub async fn serve(
     grace: Duration,
 ) -> bool {
     let builder = connection_builder();
-    let connections = GracefulShutdown::new();
+    let drain = Drain::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -100,14 +103,21 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let (builder, router) = (builder.clone(), router.clone());
         let handshake = Arc::clone(&handshake);
-        let watcher = connections.watcher();
+        let mut stopping = drain.signal();
         tokio::spawn(async move {
-            let Some(established) = handshake.establish(stream, address).await else {
+            let established = tokio::select! {
+                established = handshake.establish(stream, address) => established,
+                // Nobody has asked for anything yet.
+                () = stopping.reached() => return,
+            };
+            let Some(established) = established else {
                 return;
             };
+            let has_lapsed = Arc::new(AtomicBool::new(false));
             let connection = Connection {
                 address,
                 peer: established.peer,
+                has_lapsed: Arc::clone(&has_lapsed),
             };
             let service = router.map_request(move |mut request: Request<_>| {
                 request.extensions_mut().insert(connection.clone());
@@ -119,12 +129,14 @@ pub async fn serve(
                     TowerToHyperService::new(service),
                 )
                 .into_owned();
-            let mut serving = std::pin::pin!(watcher.watch(serving));
-            let ended = tokio::select! {
-                ended = &mut serving => ended,
-                // What is under way is cut off: its right to be is gone.
-                () = established.ended => return,
-            };
+            let ended = serve_until(
+                serving,
+                |it| it.graceful_shutdown(),
+                stopping,
+                established.ended,
+                &has_lapsed,
+            )
+            .await;
             // A client that goes away mid-request is its own business.
             if let Err(error) = ended {
                 tracing::debug!(
@@ -135,9 +147,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    tokio::time::timeout(grace, connections.shutdown())
-        .await
-        .is_ok()
+    tokio::time::timeout(grace, drain.finish()).await.is_ok()
 }
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {

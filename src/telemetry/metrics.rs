@@ -167,6 +167,7 @@ impl Metrics {
                     "Readings of certificates, revocation lists and key sets while running.",
                 ),
                 &["material", "outcome"],
+            )?,
             tls_handshakes: IntCounterVec::new(
                 Opts::new(
                     "kms_tls_handshakes_total",

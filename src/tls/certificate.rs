@@ -211,7 +211,7 @@ pub(super) fn link(der: &[u8]) -> Result<Link, Malformed> {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Malformed> {
     match parse_x509_certificate(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Malformed),
     }
 }

@@ -265,10 +265,13 @@ impl Authority {
     }
 }
 
+/// The tenant that took an anchor in, and the anchor's being in force.
+type Held = (String, watch::Sender<()>);
+
 /// A trust plane of a handful of anchors.
 #[derive(Default)]
 pub(super) struct FakeTrustPlane {
-    anchors: Mutex<BTreeMap<Vec<u8>, (String, watch::Sender<()>)>>,
+    anchors: Mutex<BTreeMap<Vec<u8>, Held>>,
 }
 
 impl FakeTrustPlane {

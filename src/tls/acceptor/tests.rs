@@ -381,7 +381,7 @@ async fn first_bytes(server: &Server, bytes: &[u8]) -> (Refusal, Vec<u8>) {
         said
     };
     let (admitted, said) = tokio::join!(server.serve(far), saying);
-    (admitted.err().expect("refused"), said)
+    (admitted.expect_err("refused"), said)
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ impl Server {
             .env_clear()
             .env("KMS__DATA_DIR", folder.path())
             .env("KMS__SERVER__LISTEN", "127.0.0.1:0")
+            .env("KMS__LIMITS__REQUESTS_PER_SECOND", "1000000")
+            .env("KMS__LIMITS__BURST", "1000000")
             .env("KMS__SERVER__OPS_LISTEN", "")
             .current_dir(folder.path())
             .stdout(Stdio::piped())

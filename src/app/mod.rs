@@ -206,6 +206,7 @@ impl App {
                 max_body_bytes: server.max_body_bytes.get(),
                 request_timeout: server.request_timeout.as_duration(),
                 max_in_flight: server.max_in_flight.get(),
+                rates: config.limits.rates,
                 cors_origins: match &server.cors_origins {
                     CorsOrigins::Any => vec!["*".to_owned()],
                     CorsOrigins::Only(origins) => origins.clone(),

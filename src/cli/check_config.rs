@@ -71,10 +71,10 @@ mod tests {
 
     #[test]
     fn warnings_stay_out_of_what_is_printed() {
-        let (code, stdout, stderr) = run_with(&[("KMS__LIMITS__BURST", "7")]);
+        let (code, stdout, stderr) = run_with(&[("HSM_ENDPOINT", "token.so")]);
         assert_eq!(code, ExitCode::SUCCESS);
-        assert!(stdout.contains("limits.burst = 7  # KMS__LIMITS__BURST\n"));
-        assert!(stderr.starts_with("warning: limits.burst"));
+        assert!(stdout.contains("hsm.pkcs11.module = \"token.so\"  # HSM_ENDPOINT\n"));
+        assert!(stderr.starts_with("warning: hsm.pkcs11.module"));
     }
 
     #[test]

@@ -25,11 +25,6 @@ pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
             ));
         }
     }
-    for name in ["limits.requests_per_second", "limits.burst"] {
-        if effective.is_chosen(name) {
-            warnings.push(format!("{name} is set, and not enforced in this version"));
-        }
-    }
     if config.hsm.backend != HsmKind::Pkcs11 {
         for name in ["module", "token_label", "pin", "sessions"] {
             let name = format!("hsm.pkcs11.{name}");
@@ -86,12 +81,11 @@ mod tests {
     #[test]
     fn settings_without_effect_are_warned_of() {
         let given = Given::new("development")
-            .set("KMS__LIMITS__BURST", "500")
+            .set("KMS__LIMITS__BURST", "7")
             .set("HSM_ENDPOINT", "token.so");
         let warnings = load(&given).config.warnings();
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(warnings[0].starts_with("limits.burst"));
-        assert!(warnings[1].starts_with("hsm.pkcs11.module"));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].starts_with("hsm.pkcs11.module"));
     }
 
     #[test]

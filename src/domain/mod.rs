@@ -15,6 +15,7 @@ pub mod lifecycle_permit;
 pub mod peer;
 pub mod permit;
 pub mod policy;
+pub mod rate;
 pub mod receipt;
 pub mod scope;
 pub mod secret;

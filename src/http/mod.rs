@@ -2,11 +2,13 @@
 
 mod drain;
 mod dto;
+mod endurance;
 mod error;
 mod extract;
 mod fields;
 mod handlers;
 mod middleware;
+mod opening;
 mod router;
 pub mod server;
 mod stack;
@@ -16,6 +18,7 @@ pub use router::{api_router, operations_router};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::rate::RatePolicy;
 use crate::service::KmsService;
 use crate::telemetry::metrics::Metrics;
 
@@ -39,6 +42,8 @@ pub struct HttpLimits {
     pub request_timeout: Duration,
     /// Requests at once; more are told to come back.
     pub max_in_flight: usize,
+    /// How fast one caller may go.
+    pub rates: RatePolicy,
     /// Which browser origins may call; `*` for any.
     pub cors_origins: Vec<String>,
 }

@@ -10,18 +10,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
 use super::drain::{Drain, serve_until};
+use super::endurance::{Activity, ConnectionLimits, Room, connection_builder};
+use super::opening::Opening;
 use crate::domain::peer::PeerIdentity;
-
-/// How long a client may take to send the head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -84,12 +82,31 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> bool {
-    let builder = connection_builder();
+    let limits = ConnectionLimits::default();
+    serve_within(limits, listener, handshake, router, stop, grace).await
+}
+
+/// The same within other limits on connections.
+pub(super) async fn serve_within(
+    limits: ConnectionLimits,
+    listener: TcpListener,
+    handshake: Arc<dyn Handshake>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> bool {
+    let builder = connection_builder(&limits);
+    let room = Room::new(limits.most_connections);
     let drain = Drain::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // First a place, then a connection: what has no place is not accepted.
+        let accepting = async {
+            let place = room.place().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            accepted = accepting => accepted,
             () = &mut stop => break,
         };
         let (stream, address) = match accepted {
@@ -105,6 +122,7 @@ pub async fn serve(
         let handshake = Arc::clone(&handshake);
         let mut stopping = drain.signal();
         tokio::spawn(async move {
+            let _place = place;
             let established = tokio::select! {
                 established = handshake.establish(stream, address) => established,
                 // Nobody has asked for anything yet.
@@ -119,24 +137,38 @@ pub async fn serve(
                 peer: established.peer,
                 has_lapsed: Arc::clone(&has_lapsed),
             };
-            let service = router.map_request(move |mut request: Request<_>| {
-                request.extensions_mut().insert(connection.clone());
-                request
-            });
+            let activity = Activity::new();
+            let working = Arc::clone(&activity);
+            let service = router
+                .map_request(move |mut request: Request<_>| {
+                    request.extensions_mut().insert(connection.clone());
+                    request
+                })
+                .map_future(move |answering| {
+                    let under_way = working.begin();
+                    async move {
+                        let _under_way = under_way;
+                        answering.await
+                    }
+                });
             let serving = builder
                 .serve_connection(
-                    TokioIo::new(established.stream),
+                    TokioIo::new(Opening::new(established.stream, limits.head)),
                     TowerToHyperService::new(service),
                 )
                 .into_owned();
-            let ended = serve_until(
+            let serving = serve_until(
                 serving,
                 |it| it.graceful_shutdown(),
                 stopping,
                 established.ended,
                 &has_lapsed,
-            )
-            .await;
+            );
+            let ended = tokio::select! {
+                ended = serving => ended,
+                // Nothing is under way, or nobody reads what was answered.
+                () = activity.idle(limits.idle) => return,
+            };
             // A client that goes away mid-request is its own business.
             if let Err(error) = ended {
                 tracing::debug!(
@@ -148,16 +180,6 @@ pub async fn serve(
     }
     drop(listener);
     tokio::time::timeout(grace, drain.finish()).await.is_ok()
-}
-
-fn connection_builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE);
-    builder.http2().timer(TokioTimer::new());
-    builder
 }
 
 /// A connection that broke before it was accepted is nothing; no descriptors

@@ -1,6 +1,7 @@
 //! The tower stack: every layer, in order, with its reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
@@ -11,21 +12,30 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::HttpState;
 use super::middleware::{
-    InFlight, answer_in_time, authenticate, frame, limit_in_flight, panic_answer,
+    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, frame, limit_in_flight,
+    limit_rates, panic_answer,
 };
+use super::server::Connection;
 
 /// Wraps the routes that work with keys. The last layer added is the outermost,
 /// so read from the bottom up to follow a request in.
 pub(crate) fn guarded(routes: Router<HttpState>, state: &HttpState) -> Router<HttpState> {
     let room: InFlight = Arc::new(Semaphore::new(state.limits.max_in_flight));
+    let rates = Arc::new(RateTable::new(state.limits.rates));
     routes
         // Innermost: nothing behind this line runs for nobody.
         .layer(from_fn_with_state(state.clone(), authenticate))
         // Whatever waits in there, the caller gets an answer.
         .layer(from_fn_with_state(state.clone(), answer_in_time))
-        // Full is full, and said at once. Probes and scrapes are not counted:
-        // an orchestrator must not restart a service for being busy.
+        // Full is full, and said at once, before a byte of the body is read: so
+        // bodies take at most server.max_in_flight times server.max_body_bytes of
+        // memory, beside what each connection buffers ahead. Probes and scrapes
+        // are not counted: an orchestrator must not restart a service for being busy.
         .layer(from_fn_with_state(room, limit_in_flight))
+        // Outermost: it costs less than anything behind it, and whoever goes too
+        // fast takes nobody's place. Before identities are checked, so that a
+        // flood of bad ones is held up too. Who is counted, the connection says.
+        .layer(from_fn_with_state(rates, limit_rates))
 }
 
 /// Wraps everything, what is not found included.
@@ -35,26 +45,68 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
         .layer(CatchPanicLayer::custom(panic_answer))
         // Outside of everything that can fail: ids, envelope, log, metrics.
         .layer(from_fn_with_state(state.clone(), frame))
-        // Outside of where failures are rendered, so that they get these too.
-        .layer(from_fn(harden))
-        // Outermost, so that a browser may read failures as well.
+        // Outside of where failures are rendered, so that a browser may read them
+        // as well. It answers preflights by itself, which name no caller.
         .layer(cors(&state.limits.cors_origins))
+        // Outermost, so that whatever is answered is answered with these.
+        .layer(from_fn(harden))
 }
+
+/// What a browser must not do with an answer, whatever is in it. None of them is
+/// ever a page, a frame or a script of somebody's.
+const HARDENING: [(HeaderName, HeaderValue); 6] = [
+    // Answers hold plaintexts (RFC 9111 §5.2.2.5).
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    ),
+    // Keeps answers out of other sites' pages. A request under CORS is not
+    // asked for this (Fetch, "cross-origin resource policy check").
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+/// A year (RFC 6797 §6.1), over TLS only: §7.2 forbids it elsewhere.
+const STRICT_TRANSPORT: HeaderValue =
+    HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 async fn harden(
     request: axum::extract::Request,
     next: axum::middleware::Next,
 ) -> axum::response::Response {
+    // Whoever has shown a certificate has shown it over TLS.
+    let is_secure = request
+        .extensions()
+        .get::<Connection>()
+        .is_some_and(|connection| connection.peer.is_some());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    for (name, value) in HARDENING {
+        headers.insert(name, value);
+    }
+    if is_secure {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
+    }
     response
 }
 
+/// How long a browser may keep the answer to a preflight.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Which browser origins may call (Fetch, "CORS protocol"). Credentials of the
+/// browser are never allowed, so `*` shows nobody's answers to anyone else.
 fn cors(origins: &[String]) -> CorsLayer {
     let allowed = if origins.iter().any(|origin| origin == "*") {
         AllowOrigin::any()
@@ -65,9 +117,10 @@ fn cors(origins: &[String]) -> CorsLayer {
                 .filter_map(|origin| HeaderValue::from_str(origin).ok()),
         )
     };
+    let [limit, remaining, reset] = RATE_HEADERS;
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
@@ -80,12 +133,16 @@ fn cors(origins: &[String]) -> CorsLayer {
             HeaderName::from_static("x-trace-id"),
             HeaderName::from_static("x-span-id"),
             header::RETRY_AFTER,
+            limit,
+            remaining,
+            reset,
         ])
+        .max_age(PREFLIGHT_AGE)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::num::NonZeroU32;
 
     use axum::body::Body;
     use axum::http::{Request, StatusCode};
@@ -101,8 +158,10 @@ mod tests {
     use crate::adapters::iam::DevelopmentIam;
     use crate::adapters::ledger::LedgerSigner;
     use crate::adapters::trust_plane::X509TrustPlane;
+    use crate::domain::peer::{PeerIdentity, SpiffeId};
     use crate::domain::policy::{ApprovalPolicy, KeyDefaults, RotationSchedule};
-    use crate::domain::time::Period;
+    use crate::domain::rate::{Rate, RateGroup, RatePolicy};
+    use crate::domain::time::{Period, Timestamp};
     use crate::http::HttpLimits;
     use crate::service::{KmsService, Ports, ServicePolicy};
     use crate::telemetry::metrics::Metrics;
@@ -142,6 +201,13 @@ mod tests {
                 max_body_bytes: 1024,
                 request_timeout: Duration::from_secs(5),
                 max_in_flight: 1,
+                rates: RatePolicy {
+                    default: Rate {
+                        requests_per_second: NonZeroU32::MIN,
+                        burst: NonZeroU32::MIN,
+                    },
+                    groups: [None; RateGroup::COUNT],
+                },
                 cors_origins: vec!["*".to_owned()],
             },
         }
@@ -195,5 +261,27 @@ mod tests {
             .expect("a request");
         let response = router.oneshot(request).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn only_over_tls_a_browser_is_told_to_stay_with_it() {
+        let name = "spiffe://d/tenant/acme/env/prod/plane/tenant/module/M27";
+        let peer = PeerIdentity {
+            spiffe_id: SpiffeId::parse(name).expect("of the form"),
+            public_key: None,
+            not_after: Timestamp::from_microseconds(0).expect("a time"),
+        };
+        for (peer, wanted) in [(Some(Arc::new(peer)), Some(STRICT_TRANSPORT)), (None, None)] {
+            let mut request = Request::get("/").body(Body::empty()).expect("a request");
+            request.extensions_mut().insert(Connection {
+                address: ([192, 0, 2, 1], 1).into(),
+                peer,
+            });
+            let state = state();
+            let router = framed(Router::new(), &state).with_state(state);
+            let response = router.oneshot(request).await.expect("an answer");
+            let told = response.headers().get(header::STRICT_TRANSPORT_SECURITY);
+            assert_eq!(told, wanted.as_ref());
+        }
     }
 }

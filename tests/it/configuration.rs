@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{KmsProcess, base64, in_scope, unbase64};
 
 /// Every setting of the contract.
-const SETTINGS: [&str; 39] = [
+const SETTINGS: [&str; 51] = [
     "data_dir",
     "server.listen",
     "server.ops_listen",
@@ -47,6 +47,18 @@ const SETTINGS: [&str; 39] = [
     "keys.allowed_modules",
     "limits.requests_per_second",
     "limits.burst",
+    "limits.groups.lifecycle.requests_per_second",
+    "limits.groups.lifecycle.burst",
+    "limits.groups.sign.requests_per_second",
+    "limits.groups.sign.burst",
+    "limits.groups.verify.requests_per_second",
+    "limits.groups.verify.burst",
+    "limits.groups.encrypt.requests_per_second",
+    "limits.groups.encrypt.burst",
+    "limits.groups.decrypt.requests_per_second",
+    "limits.groups.decrypt.burst",
+    "limits.groups.read.requests_per_second",
+    "limits.groups.read.burst",
     "log.format",
     "log.level",
     "environment",

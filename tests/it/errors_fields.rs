@@ -4,7 +4,7 @@ use reqwest::Method;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestKms, UNKNOWN, base64, in_scope, with, without};
+use crate::support::{Answer, TestKms, UNKNOWN, UNTHROTTLED, base64, in_scope, with, without};
 
 const SCOPE: &str = r#""tenant_id":"tenant123","environment":"prod","plane":"laptop""#;
 
@@ -107,7 +107,7 @@ async fn each_missing_field_is_named_and_the_optional_ones_are_not_missed() {
 
 #[tokio::test]
 async fn each_ill_typed_field_is_named() {
-    let kms = TestKms::start().await;
+    let kms = TestKms::start_with(&UNTHROTTLED).await;
     for (path, body, _) in bodies() {
         for field in body.as_object().expect("an object").keys() {
             for wrong in [json!(7), json!(true), json!([[]]), json!(1.5), json!([7])] {

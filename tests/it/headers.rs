@@ -65,10 +65,30 @@ async fn every_answer_bears_its_ids_and_forbids_keeping_and_guessing() {
             assert!(seen.insert(header(&answer, name).to_owned()), "{name}");
             assert_eq!(answer.headers.get_all(name).iter().count(), 1);
         }
-        assert_eq!(header(&answer, "cache-control"), "no-store");
-        assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
-        assert!(!answer.headers.contains_key("server"));
-        assert!(!answer.headers.contains_key("x-powered-by"));
+        assert_hardened(&answer);
+    }
+}
+
+/// What a browser is told of every answer. Plain HTTP must not ask for TLS
+/// (RFC 6797 §7.2).
+#[track_caller]
+fn assert_hardened(answer: &Answer) {
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        (
+            "content-security-policy",
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(header(answer, name), value);
+        assert_eq!(answer.headers.get_all(name).iter().count(), 1);
+    }
+    for name in ["server", "x-powered-by", "strict-transport-security"] {
+        assert!(!answer.headers.contains_key(name), "{name}");
     }
 }
 
@@ -112,7 +132,7 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
         let request = kms
             .request(Method::OPTIONS, "/kms/v1/sign")
             .header("origin", origin)
-            .header("access-control-request-method", "POST")
+            .header("access-control-request-method", "DELETE")
             .header(
                 "access-control-request-headers",
                 "content-type,x-approval-token",
@@ -123,7 +143,10 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
     let answer = preflight(&kms, "https://anyone.example").await;
     assert_eq!(answer.status, 200);
     assert_eq!(header(&answer, "access-control-allow-origin"), "*");
-    assert!(header(&answer, "access-control-allow-methods").contains("POST"));
+    let methods = header(&answer, "access-control-allow-methods");
+    assert_eq!(methods, "GET,POST,DELETE");
+    assert_eq!(header(&answer, "access-control-max-age"), "600");
+    assert_hardened(&answer);
     let allowed = header(&answer, "access-control-allow-headers").to_lowercase();
     for name in [
         "content-type",
@@ -149,6 +172,11 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
     );
     let stranger = preflight(&kms, "https://anyone.example").await;
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
+    // One and the same cache must not give the one what is for the other.
+    for answer in [&friend, &stranger] {
+        let varies = header(answer, "vary").to_lowercase();
+        assert!(varies.split(',').any(|name| name.trim() == "origin"));
+    }
     // Failures are readable too, the ids included.
     let request = kms.request(Method::GET, "/nowhere");
     let failure = Answer::of(request.header("origin", "https://app.example.com")).await;
@@ -158,7 +186,14 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
         "https://app.example.com"
     );
     let exposed = header(&failure, "access-control-expose-headers").to_lowercase();
-    for name in ["x-request-id", "x-trace-id", "retry-after"] {
+    for name in [
+        "x-request-id",
+        "x-trace-id",
+        "retry-after",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+    ] {
         assert!(exposed.contains(name), "{name} in {exposed}");
     }
 }

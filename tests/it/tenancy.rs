@@ -4,7 +4,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    APPROVAL, Answer, TestKms, UNKNOWN, base64, in_scope, in_tenant, text, with, without,
+    APPROVAL, Answer, TestKms, UNKNOWN, UNTHROTTLED, base64, in_scope, in_tenant, text, with,
+    without,
 };
 
 /// Compartments that differ from the usual one in one part each.
@@ -96,7 +97,7 @@ async fn every_request(kms: &TestKms, scope: &Value, key: &str) -> Vec<Answer> {
 
 #[tokio::test]
 async fn a_foreign_key_answers_exactly_as_one_that_does_not_exist() {
-    let kms = TestKms::start().await;
+    let kms = TestKms::start_with(&UNTHROTTLED).await;
     let pair = kms
         .generate("Ed25519", json!({ "key_alias": "pair" }))
         .await;

@@ -47,8 +47,10 @@ fn with_nothing_set_everything_has_the_default_of_development() {
         names(&config.keys.allowed_modules),
         ["M21", "M23", "M27", "M29", "M34"]
     );
-    assert_eq!(config.limits.requests_per_second.get(), 100);
-    assert_eq!(config.limits.burst.get(), 500);
+    let rates = config.limits.rates;
+    assert_eq!(rates.default.requests_per_second.get(), 100);
+    assert_eq!(rates.default.burst.get(), 500);
+    assert!(rates.groups.iter().all(Option::is_none));
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, LogLevel::Info);
 }

@@ -10,6 +10,8 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::rate_table::Standing;
+use super::rates::write_standing;
 use crate::domain::error::KmsError;
 use crate::domain::ids::{ModuleId, RequestId, TenantId};
 use crate::http::HttpState;
@@ -22,12 +24,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 const SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
 
-/// What becomes known of a request on its way in, for the log line at its end.
+/// What becomes known of a request on its way in, for its answer's head and the
+/// log line at its end.
 pub(crate) struct RequestFacts {
     /// The request's id.
     pub(crate) request_id: RequestId,
     tenant: OnceLock<TenantId>,
     module: OnceLock<ModuleId>,
+    standing: OnceLock<Standing>,
 }
 
 impl RequestFacts {
@@ -39,6 +43,11 @@ impl RequestFacts {
     /// The module that calls.
     pub(crate) fn note_module(&self, module: &ModuleId) {
         let _ = self.module.set(module.clone());
+    }
+
+    /// Where the caller stands with its rate.
+    pub(crate) fn note_standing(&self, standing: Standing) {
+        let _ = self.standing.set(standing);
     }
 }
 
@@ -53,6 +62,7 @@ pub(crate) async fn frame(
         request_id: RequestId::generate(),
         tenant: OnceLock::new(),
         module: OnceLock::new(),
+        standing: OnceLock::new(),
     });
     let trace = TraceContext::continue_from(
         request
@@ -86,6 +96,9 @@ pub(crate) async fn frame(
         response = with_allow_header(render(error, facts.request_id), &response);
     }
     identify(&mut response, &facts, &trace);
+    if let Some(standing) = facts.standing.get() {
+        write_standing(*standing, response.headers_mut());
+    }
 
     let (status, took) = (response.status().as_u16(), started.elapsed());
     state.metrics.observe_request(operation, status, took);

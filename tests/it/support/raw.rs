@@ -33,15 +33,48 @@ impl RawConnection {
     }
 
     /// Writes these bytes.
-    pub(crate) async fn send(&mut self, mut bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        assert!(self.offer(bytes).await, "the service hung up");
+    }
+
+    /// Writes these bytes; whether the service was still there to take them.
+    pub(crate) async fn offer(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             self.0.writable().await.expect("a connection");
             match self.0.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => panic!("the service hung up: {error}"),
+                Err(_) => return false,
             }
         }
+        true
+    }
+
+    /// Everything that comes until the service hangs up, which it must do.
+    pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
+        self.receive(|_| false).await
+    }
+
+    /// What comes until it is enough, or until the service hangs up.
+    pub(crate) async fn receive(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let mut received = Vec::new();
+        let reading = async {
+            let mut buffer = [0; 4096];
+            while !is_enough(&received) {
+                self.0.readable().await.expect("a connection");
+                match self.0.try_read(&mut buffer) {
+                    // A reset is an end as well.
+                    Ok(0) => return,
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+                    Ok(read) => received.extend_from_slice(&buffer[..read]),
+                    Err(_) => {}
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading)
+            .await
+            .expect("the service answers or hangs up in time");
+        received
     }
 
     /// Reads one answer that says its length.

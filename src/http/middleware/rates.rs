@@ -1,0 +1,100 @@
+//! How fast one caller may go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::RequestFacts;
+use super::rate_table::{RateKey, RateTable, Standing, Verdict};
+use crate::domain::error::KmsError;
+use crate::domain::rate::RateGroup;
+use crate::http::error::ApiError;
+use crate::http::router::operation_of;
+use crate::http::server::Connection;
+use crate::telemetry::metrics::RequestOperation;
+
+/// The three fields of draft-ietf-httpapi-ratelimit-headers-06, the last version
+/// that has them one by one.
+pub(crate) const RATE_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+];
+
+/// Counts a request, and refuses it when its caller goes too fast.
+pub(crate) async fn limit_rates(
+    State(rates): State<Arc<RateTable>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>();
+    let operation = operation_of(request.method(), route.map_or("", MatchedPath::as_str));
+    let (standing, verdict) = rates.admit(caller_of(&request), group_of(operation));
+    // Written by the frame, so that every answer bears it, however it came about.
+    if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
+        facts.note_standing(standing);
+    }
+    match verdict {
+        Verdict::Admitted => next.run(request).await,
+        Verdict::Refused { rate, retry_after } => ApiError::from(KmsError::TooManyRequests {
+            requests_per_second: rate.requests_per_second.get(),
+            burst: rate.burst.get(),
+            retry_after,
+        })
+        .into_response(),
+    }
+}
+
+/// Who is at the other end, by what the connection has proved. Tokens are not
+/// asked: checking them is part of what is to be limited.
+fn caller_of(request: &Request) -> RateKey<'_> {
+    match request.extensions().get::<Connection>() {
+        Some(Connection {
+            peer: Some(peer), ..
+        }) => RateKey::of_peer(&peer.spiffe_id),
+        Some(connection) => RateKey::of_address(connection.address.ip()),
+        None => RateKey::Unknown,
+    }
+}
+
+fn group_of(operation: RequestOperation) -> RateGroup {
+    use RequestOperation as Operation;
+    match operation {
+        Operation::GenerateKey
+        | Operation::RotateKey
+        | Operation::RevokeKey
+        | Operation::AddTrustAnchor => RateGroup::Lifecycle,
+        Operation::Sign => RateGroup::Sign,
+        Operation::Verify => RateGroup::Verify,
+        Operation::Encrypt => RateGroup::Encrypt,
+        Operation::Decrypt => RateGroup::Decrypt,
+        Operation::ListKeys
+        | Operation::GetKey
+        | Operation::GetReceipt
+        | Operation::Config
+        | Operation::Health
+        | Operation::Metrics
+        | Operation::Unknown => RateGroup::Read,
+    }
+}
+
+/// Writes where a caller stands.
+pub(crate) fn write_standing(standing: Standing, headers: &mut HeaderMap) {
+    let values = [
+        u64::from(standing.limit),
+        u64::from(standing.remaining),
+        seconds(standing.reset),
+    ];
+    for (name, value) in RATE_HEADERS.into_iter().zip(values) {
+        headers.insert(name, HeaderValue::from(value));
+    }
+}
+
+/// Rounded up: by then it is so.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}

@@ -26,7 +26,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("rusqlite", &["adapters"]),
-    ("aws_lc_rs", &["adapters"]),
+    ("aws_lc_rs", &["adapters", "cli"]),
     ("x509_parser", &["adapters", "tls"]),
     ("rustls", &["tls"]),
     ("tokio_rustls", &["tls"]),

@@ -1,6 +1,7 @@
 //! The commands of the `kms` binary, one file each.
 
 pub mod check_config;
+mod dev_pki;
 mod ledger;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Command {
     Serve,
     /// Prints the configuration in effect with secrets masked, or every fault in it.
     CheckConfig,
+    /// Makes certificates and keys for trying production mode at home.
+    DevPki(dev_pki::DevPki),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -50,6 +53,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.config),
         Command::CheckConfig => check_config::run(arguments.config),
+        Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Ledger {
             command: LedgerCommand::PublicKey,
         } => ledger::public_key(arguments.config),

@@ -165,13 +165,15 @@ impl App {
     /// [`StartError`], with how to mend it where the operator can.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // Before anything is made that a failed start would leave behind.
+        let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane);
-        let tls = load_material(&config.tls, &clock, &metrics)?;
+        let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
+        trust_plane.replace(&data_plane.all_trust_anchors().await?);
         let material: Vec<Arc<dyn Material>> = tls.iter().flat_map(TlsMaterial::units).collect();
         let handshake: Arc<dyn server::Handshake> = match tls {
             None => Arc::new(server::Plain),

@@ -308,6 +308,16 @@ pub enum CertificateFault {
     /// Key usage lacks keyCertSign (RFC 5280 §4.2.1.3).
     #[error("its key usage does not allow signing certificates")]
     CannotSignCertificates,
+    /// No subject, and so nothing that an issuer could be named by (RFC 5280
+    /// §4.1.2.6).
+    #[error("its subject is empty")]
+    NoSubject,
+    /// A critical extension that is not processed (RFC 5280 §4.2).
+    #[error("it has a critical extension that this service does not process")]
+    UnsupportedExtension,
+    /// Extended key usage without clientAuth (RFC 5280 §4.2.1.12).
+    #[error("its extended key usage does not allow vouching for clients")]
+    NotForClients,
     /// notBefore is in the future.
     #[error("it is not valid yet")]
     NotYetValid,

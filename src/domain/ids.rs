@@ -24,7 +24,15 @@ fn is_name(text: &str, longest: usize) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(String);
 
+/// The platform's own name among the tenants.
+const PLATFORM: &str = "GLOBAL";
+
 impl TenantId {
+    /// Whether this is the platform itself.
+    pub fn is_platform(&self) -> bool {
+        self.0 == PLATFORM
+    }
+
     fn parse(text: &str) -> Option<Self> {
         is_name(text, 128).then(|| Self(text.to_owned()))
     }
@@ -223,6 +231,17 @@ mod tests {
             assert!(bad.parse::<KeyAlias>().is_err(), "{bad:?}");
             assert!(bad.parse::<ModuleId>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_platform_is_the_tenant_of_exactly_that_name() {
+        let is_platform = |name: &str| name.parse::<TenantId>().expect("valid").is_platform();
+        assert!(is_platform("GLOBAL"));
+        assert!(
+            !["global", "GLOBAL1", "tenant123"]
+                .into_iter()
+                .any(is_platform)
+        );
     }
 
     #[test]

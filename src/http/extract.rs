@@ -1,5 +1,7 @@
 //! From the parts of a request to what a handler works with.
 
+use std::str::FromStr;
+
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
@@ -15,10 +17,10 @@ use super::middleware::RequestFacts;
 use crate::domain::approval::ApprovalToken;
 use crate::domain::caller::Caller;
 use crate::domain::error::{KmsError, RequestFault};
-use crate::domain::ids::{KeyAlias, KeyRef, ReceiptId, TenantId};
+use crate::domain::ids::{KeyAlias, KeyRef, ReceiptId, TenantId, TrustAnchorId};
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretBytes;
-use crate::domain::wire::WireField as _;
+use crate::domain::wire::WireField;
 use crate::service::RequestContext;
 
 /// The header that may carry an approval instead of the body.
@@ -51,6 +53,7 @@ scoped!(
     AddTrustAnchorBody,
     ScopeQuery,
     ListKeysQuery,
+    ListTrustAnchorsQuery,
 );
 
 /// A JSON body, its scope, and who sent it with whose approval.
@@ -102,6 +105,24 @@ impl<T: WireObject + Scoped> FromRequestParts<HttpState> for FromQuery<T> {
     }
 }
 
+/// A query string like any, of a request that may bring an approval. The header
+/// is its one place: a request without a body has no other, and a query string is
+/// written into the logs of whatever stands in between.
+pub(crate) struct FromApprovableQuery<T>(pub(crate) FromQuery<T>);
+
+impl<T: WireObject + Scoped> FromRequestParts<HttpState> for FromApprovableQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &HttpState,
+    ) -> Result<Self, Self::Rejection> {
+        let mut asked = FromQuery::from_request_parts(parts, state).await?;
+        asked.context.approval = approval_header(&parts.headers)?;
+        Ok(Self(asked))
+    }
+}
+
 /// The key in the path: `{key_id}`, or `{alias}` behind `keys/alias/`.
 pub(crate) struct KeyInPath(pub(crate) KeyRef);
 
@@ -136,13 +157,36 @@ impl FromRequestParts<HttpState> for ReceiptInPath {
         parts: &mut Parts,
         state: &HttpState,
     ) -> Result<Self, Self::Rejection> {
-        let malformed = || KmsError::field("receipt_id", ReceiptId::EXPECTED);
-        let params = RawPathParams::from_request_parts(parts, state)
-            .await
-            .map_err(|_| malformed())?;
-        let receipt_id = params.iter().find_map(|(_, text)| text.parse().ok());
-        Ok(Self(receipt_id.ok_or_else(malformed)?))
+        id_in_path(parts, state, "receipt_id").await.map(Self)
     }
+}
+
+/// The trust anchor in the path.
+pub(crate) struct TrustAnchorInPath(pub(crate) TrustAnchorId);
+
+impl FromRequestParts<HttpState> for TrustAnchorInPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &HttpState,
+    ) -> Result<Self, Self::Rejection> {
+        id_in_path(parts, state, "trust_anchor_id").await.map(Self)
+    }
+}
+
+/// The one parameter of a path whose name is also the field's.
+async fn id_in_path<T: FromStr + WireField>(
+    parts: &mut Parts,
+    state: &HttpState,
+    name: &'static str,
+) -> Result<T, ApiError> {
+    let malformed = || KmsError::field(name, T::EXPECTED);
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| malformed())?;
+    let id = params.iter().find_map(|(_, text)| text.parse().ok());
+    Ok(id.ok_or_else(malformed)?)
 }
 
 /// What the layers found out about a request, with what came along.

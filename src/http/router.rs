@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::http::Method;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use super::HttpState;
 use super::error::ApiError;
@@ -26,7 +26,14 @@ pub fn api_router(state: HttpState) -> Router {
         .route("/kms/v1/verify", post(signing::verify))
         .route("/kms/v1/encrypt", post(encryption::encrypt))
         .route("/kms/v1/decrypt", post(encryption::decrypt))
-        .route("/kms/v1/trust-anchors", post(trust_anchors::add))
+        .route(
+            "/kms/v1/trust-anchors",
+            post(trust_anchors::add).get(trust_anchors::list),
+        )
+        .route(
+            "/kms/v1/trust-anchors/{trust_anchor_id}",
+            delete(trust_anchors::remove),
+        )
         .route("/kms/v1/receipts/{receipt_id}", get(receipts::show))
         .route("/kms/v1/config", get(operations::config));
     let routes = stack::guarded(guarded, &state).merge(probes());
@@ -78,7 +85,9 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
         "/kms/v1/verify" => Operation::Verify,
         "/kms/v1/encrypt" => Operation::Encrypt,
         "/kms/v1/decrypt" => Operation::Decrypt,
-        "/kms/v1/trust-anchors" => Operation::AddTrustAnchor,
+        "/kms/v1/trust-anchors" if post => Operation::AddTrustAnchor,
+        "/kms/v1/trust-anchors" => Operation::ListTrustAnchors,
+        "/kms/v1/trust-anchors/{trust_anchor_id}" => Operation::RemoveTrustAnchor,
         "/kms/v1/receipts/{receipt_id}" => Operation::GetReceipt,
         "/kms/v1/config" => Operation::Config,
         "/health" | "/kms/v1/health" => Operation::Health,

@@ -174,7 +174,7 @@ mod tests {
             data_plane: Arc::new(MemoryDataPlane::new()),
             ledger: Arc::new(LedgerSigner::from_seed(&[7; 32]).expect("a key")),
             iam: Arc::new(DevelopmentIam::new()),
-            trust_plane: Arc::new(X509TrustPlane),
+            trust_plane: Arc::new(X509TrustPlane::new()),
             clock: Arc::new(SystemClock),
             material: Vec::new(),
         };

@@ -89,7 +89,9 @@ pub trait DataPlane: Send + Sync + 'static {
     /// [`Unavailable`].
     async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable>;
 
-    /// Writes something, durably, and reads it back: the health check.
+    /// Writes something, durably, and reads it back: the health check. When it
+    /// answers, every commit that was begun before it is decided, abandoned ones
+    /// too: what is read from then on tells whether they were kept.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -150,6 +152,16 @@ pub struct Transaction {
     pub changes: Vec<Change>,
     /// Receipts, in this order. Never empty: nothing happens without a receipt.
     pub receipts: Vec<SignedReceipt>,
+}
+
+impl Transaction {
+    /// The grants that this spends.
+    pub fn spent_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::SpendGrant(grant) => Some(grant),
+            _ => None,
+        })
+    }
 }
 
 /// One counted use of a key at the version it was permitted for.

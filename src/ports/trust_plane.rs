@@ -41,11 +41,14 @@ pub trait TrustPlane: Send + Sync + 'static {
     /// others are admitted, and dismissed.
     fn replace(&self, anchors: &[TrustAnchor]);
 
-    /// The anchors with this subject (the DER of the Name, RFC 5280 §4.1.2.6)
-    /// that vouch for callers of this scope at this time: those of the platform
+    /// The anchors with this subject that vouch for callers of this scope at this time: those of the platform
     /// (tenant `GLOBAL`) for all, and those that the same tenant took in for the
     /// same environment; never one outside its validity. Few, and found without
     /// looking at the others.
+    ///
+    /// The subject is the whole DER of the Name (RFC 5280 §4.1.2.6), the tag and
+    /// length of its SEQUENCE included, and compared byte for byte: what stands
+    /// as the `issuer` in a certificate that the anchor signed.
     fn vouchers(&self, subject: &[u8], scope: &Scope, now: Timestamp) -> Vec<Voucher>;
 }
 

@@ -4,6 +4,7 @@
 //! This room knows ports and not adapters: it cannot tell an embedded store from
 //! a remote one, nor a development identity from a certificate's.
 
+mod anchors_in_doubt;
 mod approvals;
 mod encryption;
 mod health;
@@ -39,7 +40,10 @@ pub use keys::{KeyListing, ListKeysRequest};
 pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
 pub use pipeline::{KeyChoice, Used};
 pub use receipts::FoundReceipt;
-pub use trust_anchors::{AddTrustAnchorRequest, TrustAnchorAdded};
+pub use trust_anchors::{
+    AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
+    TrustAnchorRemoved,
+};
 
 /// Everything the service stands on.
 pub struct Ports {
@@ -73,6 +77,7 @@ pub struct KmsService {
     ports: Ports,
     policy: ServicePolicy,
     health: health::HealthBoard,
+    anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt,
     metrics: Arc<Metrics>,
 }
 
@@ -94,6 +99,7 @@ impl KmsService {
             ports,
             policy,
             health: health::HealthBoard::default(),
+            anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt::default(),
             metrics,
         }
     }

@@ -1,6 +1,8 @@
 //! What the pipeline does when something happens in the middle of it: a store
 //! that fails, a ledger that cannot sign, a key that changes meanwhile.
 
+mod anchors;
+
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -36,6 +38,12 @@ use crate::ports::ledger::LedgerError;
 enum Next {
     /// The store fails.
     Fail,
+    /// The store does it, and fails to say so.
+    KeepAndFail,
+    /// The store does it, and never says so.
+    Stall,
+    /// The store does it, and somebody removes the anchor at once.
+    ThenAnchorGone,
     /// Somebody else's transaction comes first.
     After(Transaction),
 }
@@ -84,6 +92,32 @@ impl DataPlane for EventfulStore {
         match next {
             None => {}
             Some(Next::Fail) => return Err(Unavailable("the disk is full".into()).into()),
+            Some(Next::KeepAndFail) => {
+                self.store.commit(transaction).await?;
+                return Err(Unavailable("the disk took too long".into()).into());
+            }
+            Some(Next::Stall) => {
+                self.store.commit(transaction).await?;
+                return std::future::pending().await;
+            }
+            Some(Next::ThenAnchorGone) => {
+                let removals = transaction
+                    .changes
+                    .iter()
+                    .filter_map(|change| match change {
+                        Change::InsertTrustAnchor(anchor) => Some(Change::RemoveTrustAnchor {
+                            scope: anchor.scope.clone(),
+                            trust_anchor_id: anchor.trust_anchor_id,
+                        }),
+                        _ => None,
+                    });
+                let removal = Transaction {
+                    changes: removals.collect(),
+                    ..Transaction::default()
+                };
+                self.store.commit(transaction).await?;
+                return self.store.commit(removal).await;
+            }
             Some(Next::After(first)) => self.store.commit(first).await?,
         }
         self.store.commit(transaction).await
@@ -184,7 +218,7 @@ fn bench() -> Bench {
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
         iam: Arc::new(DevelopmentIam::new()),
-        trust_plane: Arc::new(X509TrustPlane),
+        trust_plane: Arc::new(X509TrustPlane::new()),
         clock: Arc::new(SystemClock),
         material: Vec::new(),
     };

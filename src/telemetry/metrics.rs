@@ -46,6 +46,10 @@ pub enum RequestOperation {
     Decrypt,
     /// `POST /kms/v1/trust-anchors`
     AddTrustAnchor,
+    /// `GET /kms/v1/trust-anchors`
+    ListTrustAnchors,
+    /// `DELETE /kms/v1/trust-anchors/{trust_anchor_id}`
+    RemoveTrustAnchor,
     /// `GET /kms/v1/receipts/{receipt_id}`
     GetReceipt,
     /// `GET /kms/v1/config`
@@ -72,6 +76,8 @@ impl RequestOperation {
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
             Self::AddTrustAnchor => "add_trust_anchor",
+            Self::ListTrustAnchors => "list_trust_anchors",
+            Self::RemoveTrustAnchor => "remove_trust_anchor",
             Self::GetReceipt => "get_receipt",
             Self::Config => "config",
             Self::Health => "health",

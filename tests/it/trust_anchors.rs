@@ -1,5 +1,7 @@
 //! Certificates become trust anchors when they can be trusted, and only then.
 
+mod removal;
+
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair,

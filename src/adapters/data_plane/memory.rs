@@ -1,11 +1,13 @@
 //! The data plane in memory: for tests, and for trying the service out. Keeps to
 //! the port's contract in everything but durability: it forgets when it goes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::spent_grants::{FORGOTTEN_AT_ONCE, forgettable_before};
+use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
@@ -29,7 +31,11 @@ struct State {
     scopes: HashMap<KeyId, Scope>,
     active_aliases: HashMap<(Scope, KeyAlias), KeyId>,
     usage: HashMap<KeyId, Arc<UsageCounter>>,
-    anchors: HashSet<(Scope, String)>,
+    anchors: BTreeMap<(Scope, TrustAnchorId), TrustAnchor>,
+    fingerprints: HashSet<(Scope, String)>,
+    spent_grants: HashSet<String>,
+    /// The same by their ends, in microseconds.
+    spent_grants_by_end: BTreeSet<(i64, String)>,
     receipts: Vec<SignedReceipt>,
     receipt_places: HashMap<ReceiptId, usize>,
     pins: HashMap<&'static str, Vec<u8>>,
@@ -114,7 +120,11 @@ impl DataPlane for MemoryDataPlane {
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
         let mut state = self.open()?;
         state.check_use_and_receipts(&transaction)?;
+        let forgettable = forgettable_before(transaction.spent_grants());
         state.apply(transaction.changes)?;
+        if let Some(end) = forgettable {
+            state.forget_grants_before(end);
+        }
         for receipt in transaction.receipts {
             let place = state.receipts.len();
             state.receipt_places.insert(receipt.receipt_id, place);
@@ -155,22 +165,33 @@ impl DataPlane for MemoryDataPlane {
 
     async fn find_trust_anchor(
         &self,
-        _scope: &Scope,
-        _trust_anchor_id: TrustAnchorId,
+        scope: &Scope,
+        trust_anchor_id: TrustAnchorId,
     ) -> Result<Option<TrustAnchor>, Unavailable> {
-        todo!()
+        let name = (scope.clone(), trust_anchor_id);
+        Ok(self.open()?.anchors.get(&name).cloned())
     }
 
-    async fn list_trust_anchors(&self, _query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
-        todo!()
+    async fn list_trust_anchors(&self, query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
+        let state = self.open()?;
+        let first = (query.scope.clone(), TrustAnchorId::from_bytes([0; 16]));
+        let mut found = state
+            .anchors
+            .range(first..)
+            .take_while(|((scope, _), _)| *scope == query.scope)
+            .filter(|((_, id), _)| query.after.is_none_or(|after| after < *id))
+            .map(|(_, anchor)| anchor);
+        let anchors = found.by_ref().take(query.limit).cloned().collect();
+        let has_more = found.next().is_some();
+        Ok(AnchorPage { anchors, has_more })
     }
 
     async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
-        todo!()
+        Ok(self.open()?.anchors.values().cloned().collect())
     }
 
-    async fn is_grant_spent(&self, _token_id: &str) -> Result<bool, Unavailable> {
-        todo!()
+    async fn is_grant_spent(&self, token_id: &str) -> Result<bool, Unavailable> {
+        Ok(self.open()?.spent_grants.contains(token_id))
     }
 
     async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
@@ -198,7 +219,9 @@ impl DataPlane for MemoryDataPlane {
 enum Undo {
     RemoveKey(Scope, KeyId),
     RestoreKey(Arc<StoredKey>),
-    RemoveAnchor((Scope, String)),
+    RemoveAnchor(Scope, TrustAnchorId),
+    RestoreAnchor(TrustAnchor),
+    UnspendGrant(Grant),
 }
 
 impl State {
@@ -226,7 +249,14 @@ impl State {
                 Change::InsertKey(key) => self.insert_key(key),
                 Change::UpdateKey(record) => self.update_key(record),
                 Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor),
-                Change::RemoveTrustAnchor { .. } | Change::SpendGrant(_) => todo!(),
+                Change::RemoveTrustAnchor {
+                    scope,
+                    trust_anchor_id,
+                } => self
+                    .take_anchor(scope, trust_anchor_id)
+                    .map(Undo::RestoreAnchor)
+                    .ok_or(Conflict::AnchorGone),
+                Change::SpendGrant(grant) => self.spend_grant(grant),
             };
             match undo {
                 Ok(undo) => done.push(undo),
@@ -267,11 +297,48 @@ impl State {
     }
 
     fn insert_trust_anchor(&mut self, anchor: TrustAnchor) -> Result<Undo, Conflict> {
-        let name = (anchor.scope, anchor.certificate.fingerprint);
-        if !self.anchors.insert(name.clone()) {
+        let fingerprint = anchor.certificate.fingerprint.clone();
+        if !self
+            .fingerprints
+            .insert((anchor.scope.clone(), fingerprint))
+        {
             return Err(Conflict::DuplicateAnchor);
         }
-        Ok(Undo::RemoveAnchor(name))
+        let (scope, id) = (anchor.scope.clone(), anchor.trust_anchor_id);
+        self.anchors.insert((scope.clone(), id), anchor);
+        Ok(Undo::RemoveAnchor(scope, id))
+    }
+
+    fn take_anchor(&mut self, scope: Scope, id: TrustAnchorId) -> Option<TrustAnchor> {
+        let anchor = self.anchors.remove(&(scope.clone(), id))?;
+        self.fingerprints
+            .remove(&(scope, anchor.certificate.fingerprint.clone()));
+        Some(anchor)
+    }
+
+    fn spend_grant(&mut self, grant: Grant) -> Result<Undo, Conflict> {
+        if !self.spent_grants.insert(grant.token_id.clone()) {
+            return Err(Conflict::GrantSpent);
+        }
+        let end = grant.usable_until.microseconds();
+        self.spent_grants_by_end
+            .insert((end, grant.token_id.clone()));
+        Ok(Undo::UnspendGrant(grant))
+    }
+
+    fn forget_grants_before(&mut self, end: i64) {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            match self.spent_grants_by_end.pop_first() {
+                Some((oldest, token_id)) if oldest < end => {
+                    self.spent_grants.remove(&token_id);
+                }
+                Some(young) => {
+                    self.spent_grants_by_end.insert(young);
+                    return;
+                }
+                None => return,
+            }
+        }
     }
 
     fn undo(&mut self, undo: Undo) {
@@ -281,8 +348,17 @@ impl State {
                 self.take(&before.record.scope, before.record.key_id);
                 self.put(Arc::unwrap_or_clone(before));
             }
-            Undo::RemoveAnchor(name) => {
-                self.anchors.remove(&name);
+            Undo::RemoveAnchor(scope, id) => {
+                self.take_anchor(scope, id);
+            }
+            Undo::RestoreAnchor(anchor) => {
+                // What was taken away a moment ago has a free place.
+                let _ = self.insert_trust_anchor(anchor);
+            }
+            Undo::UnspendGrant(grant) => {
+                self.spent_grants.remove(&grant.token_id);
+                let end = grant.usable_until.microseconds();
+                self.spent_grants_by_end.remove(&(end, grant.token_id));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! port. One suite of tests holds all of them to the port's contract.
 
 pub mod memory;
+mod spent_grants;
 pub mod sqlite;
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ async fn name_of(folder: &Path, client: &str) -> String {
         .expect("they match");
     let acceptor = Acceptor::new(
         material(folder),
-        Arc::new(X509TrustPlane),
+        Arc::new(X509TrustPlane::new()),
         Arc::new(SystemClock),
         metrics(),
     );

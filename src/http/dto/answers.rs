@@ -12,7 +12,7 @@ use crate::domain::key_usage::KeyUsageSet;
 use crate::domain::policy::ApprovalGroup;
 use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
-use crate::domain::trust_anchor::AnchorType;
+use crate::domain::trust_anchor::{AnchorType, TrustAnchor};
 use crate::http::error::ErrorBody;
 
 /// 201 of `POST /kms/v1/keys`.
@@ -168,6 +168,55 @@ pub(crate) struct TrustAnchorAnswer {
     pub(crate) fingerprint: String,
     pub(crate) subject: String,
     pub(crate) not_after: Timestamp,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of `GET /kms/v1/trust-anchors`.
+#[derive(Serialize)]
+pub(crate) struct TrustAnchorListAnswer {
+    pub(crate) trust_anchors: Vec<TrustAnchorEntry>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// An anchor among others.
+#[derive(Serialize)]
+pub(crate) struct TrustAnchorEntry {
+    trust_anchor_id: TrustAnchorId,
+    tenant_id: TenantId,
+    environment: Environment,
+    plane: Plane,
+    anchor_type: AnchorType,
+    fingerprint: String,
+    subject: String,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    added_at: Timestamp,
+    added_by: ModuleId,
+}
+
+impl From<TrustAnchor> for TrustAnchorEntry {
+    fn from(anchor: TrustAnchor) -> Self {
+        Self {
+            trust_anchor_id: anchor.trust_anchor_id,
+            tenant_id: anchor.scope.tenant_id,
+            environment: anchor.scope.environment,
+            plane: anchor.scope.plane,
+            anchor_type: anchor.anchor_type,
+            fingerprint: anchor.certificate.fingerprint,
+            subject: anchor.certificate.subject,
+            not_before: anchor.certificate.not_before,
+            not_after: anchor.certificate.not_after,
+            added_at: anchor.added_at,
+            added_by: anchor.added_by,
+        }
+    }
+}
+
+/// 200 of `DELETE /kms/v1/trust-anchors/{trust_anchor_id}`.
+#[derive(Serialize)]
+pub(crate) struct TrustAnchorRemovedAnswer {
+    pub(crate) trust_anchor_id: TrustAnchorId,
+    pub(crate) removed_at: Timestamp,
     pub(crate) receipt_id: ReceiptId,
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::domain::binary::Base64Bytes;
-use crate::domain::ids::{KeyId, ModuleId};
+use crate::domain::ids::ModuleId;
 use crate::domain::policy::LARGEST_DAILY_LIMIT;
 use crate::domain::secret::SecretBytes;
 use crate::domain::wire::{Unparsable, WireField};
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for NonceField {
     }
 }
 
-/// How many keys a page holds.
+/// How many entries a page holds.
 #[derive(Clone, Copy)]
 pub(crate) struct PageLimit(pub(crate) usize);
 
@@ -101,17 +101,13 @@ impl<'de> Deserialize<'de> for PageLimit {
     }
 }
 
-/// Where a page begins. Opaque to callers, who give back what they got.
-pub(crate) struct Cursor(pub(crate) KeyId);
+/// Where a page begins: after the entry with this id. Opaque to callers, who give back what they got.
+pub(crate) struct Cursor(pub(crate) [u8; 16]);
 
 impl Cursor {
     /// The text of a cursor.
-    pub(crate) fn encode(after: KeyId) -> String {
-        after
-            .as_bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+    pub(crate) fn encode(after: &[u8; 16]) -> String {
+        after.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn decode(text: &str) -> Option<Self> {
@@ -123,7 +119,7 @@ impl Cursor {
         for (place, byte) in bytes.iter_mut().enumerate() {
             *byte = u8::from_str_radix(digits(place)?, 16).ok()?;
         }
-        Some(Self(KeyId::from_bytes(bytes)))
+        Some(Self(bytes))
     }
 }
 

@@ -135,7 +135,17 @@ wire_object! {
 }
 
 wire_object! {
-    /// The query of a look-up: the scope and nothing else.
+    /// The query of `GET /kms/v1/trust-anchors`.
+    scoped ListTrustAnchorsQuery {
+        /// At most so many.
+        limit: Option<PageLimit>,
+        /// Where the last page ended.
+        cursor: Option<Cursor>,
+    }
+}
+
+wire_object! {
+    /// The query of a look-up or a removal: the scope and nothing else.
     scoped ScopeQuery {}
 }
 

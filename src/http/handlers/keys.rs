@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::Answer;
+use crate::domain::ids::KeyId;
 use crate::http::HttpState;
 use crate::http::dto::{
     Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer, ListKeysQuery, PageLimit,
@@ -51,13 +52,13 @@ pub(crate) async fn list(
         key_state: query.key_state,
         key_type: query.key_type,
         key_alias: query.alias,
-        after: query.cursor.map(|cursor| cursor.0),
+        after: query.cursor.map(|cursor| KeyId::from_bytes(cursor.0)),
         limit: query.limit.unwrap_or(PageLimit::DEFAULT).0,
     };
     let listing = state.service.list_keys(&asked.context, request).await?;
     Ok(Json(KeyListAnswer {
         keys: listing.keys.into_iter().map(KeyAnswer::from).collect(),
-        next_cursor: listing.next.map(Cursor::encode),
+        next_cursor: listing.next.map(|after| Cursor::encode(after.as_bytes())),
     }))
 }
 

@@ -67,7 +67,8 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::GenerateKey
         | Operation::RotateKey
         | Operation::RevokeKey
-        | Operation::AddTrustAnchor => RateGroup::Lifecycle,
+        | Operation::AddTrustAnchor
+        | Operation::RemoveTrustAnchor => RateGroup::Lifecycle,
         Operation::Sign => RateGroup::Sign,
         Operation::Verify => RateGroup::Verify,
         Operation::Encrypt => RateGroup::Encrypt,
@@ -75,6 +76,7 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::ListKeys
         | Operation::GetKey
         | Operation::GetReceipt
+        | Operation::ListTrustAnchors
         | Operation::Config
         | Operation::Health
         | Operation::Metrics

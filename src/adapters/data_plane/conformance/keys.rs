@@ -1,16 +1,15 @@
-//! Keys and anchors: scope, aliases, versions, atomicity, pages and counts.
+//! Keys: scope, aliases, versions, atomicity, pages and counts.
 
 use super::{
-    Store, by_alias, changes, conflict, insert, key_with_alias, now, receipt_in, revocation,
-    rotation, scope, stored_key,
+    Store, anchor, by_alias, changes, conflict, insert, key_with_alias, now, revocation, rotation,
+    scope, stored_key,
 };
 use crate::domain::algorithm::KeyType;
-use crate::domain::ids::{KeyId, KeyRef, TrustAnchorId};
+use crate::domain::ids::{KeyId, KeyRef};
 use crate::domain::key::{HsmBackendName, KeyState, RevocationReason};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
-use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};
 use crate::ports::data_plane::{Change, Conflict, KeyQuery};
 
 pub(super) async fn a_key_is_found_in_its_scope_only(store: Store) {
@@ -317,23 +316,6 @@ pub(super) async fn keys_are_counted_by_type_and_state(store: Store) {
     assert_eq!(counts.get(KeyType::Aes256, KeyState::Active), 0);
 }
 
-pub(super) async fn a_scope_has_an_anchor_of_one_fingerprint_once(store: Store) {
-    let add = |anchor: TrustAnchor| {
-        let mut transaction = changes(vec![]);
-        transaction.receipts = vec![receipt_in(&anchor.scope)];
-        transaction.changes = vec![Change::InsertTrustAnchor(anchor)];
-        store.commit(transaction)
-    };
-    add(anchor("aa")).await.expect("the first");
-    assert_eq!(conflict(add(anchor("aa")).await), Conflict::DuplicateAnchor);
-    let mut elsewhere = anchor("aa");
-    elsewhere.scope = scope("other");
-    add(elsewhere).await.expect("another scope");
-    add(anchor("bb")).await.expect("another certificate");
-    assert_eq!(store.count_trust_anchors().await.expect("available"), 3);
-    assert_eq!(store.ledger_size(), 3);
-}
-
 fn all_of(scope: crate::domain::scope::Scope) -> KeyQuery {
     KeyQuery {
         scope,
@@ -342,22 +324,5 @@ fn all_of(scope: crate::domain::scope::Scope) -> KeyQuery {
         key_alias: None,
         after: None,
         limit: 100,
-    }
-}
-
-fn anchor(fingerprint: &str) -> TrustAnchor {
-    TrustAnchor {
-        trust_anchor_id: TrustAnchorId::generate(),
-        scope: scope("t"),
-        anchor_type: AnchorType::Root,
-        certificate: CertificateFacts {
-            der: vec![0x30, 0],
-            fingerprint: fingerprint.to_owned(),
-            subject: "CN=root".to_owned(),
-            not_before: now(),
-            not_after: now().plus(Period::days(1)),
-        },
-        added_at: now(),
-        added_by: "M32".parse().expect("valid"),
     }
 }

@@ -1,8 +1,13 @@
 //! What every data plane promises, as tests that run against each of them.
 
+mod anchors;
+mod grants;
 mod keys;
 mod ledger;
 mod usage;
+
+pub(super) use self::anchors::anchor;
+pub(super) use self::grants::grant;
 
 use std::sync::Arc;
 
@@ -65,8 +70,25 @@ promises! {
         a_revoked_key_has_no_handle
         a_conflict_in_a_later_change_undoes_the_earlier_ones
         pages_follow_each_other_and_filters_hold
-        keys_are_counted_by_type_and_state
-        a_scope_has_an_anchor_of_one_fingerprint_once;
+        keys_are_counted_by_type_and_state;
+    anchors:
+        a_scope_has_an_anchor_of_one_fingerprint_once
+        every_field_of_an_anchor_reads_back
+        an_anchor_is_found_in_its_scope_only
+        an_anchor_is_removed_once
+        nobody_removes_an_anchor_of_another_scope
+        a_removed_anchor_can_be_taken_in_again
+        a_conflict_brings_back_what_the_transaction_removed
+        the_anchors_of_a_scope_come_in_pages;
+    grants:
+        a_grant_is_spent_once_and_the_second_takes_nothing_along
+        a_grant_counts_once_in_a_transaction_too
+        a_transaction_spends_several_grants
+        of_two_deeds_on_one_grant_exactly_one_is_done
+        a_grant_is_spent_together_with_a_use_and_its_receipts
+        a_spent_grant_gives_the_use_back
+        a_conflict_leaves_the_grant_to_be_spent
+        grants_that_nobody_can_present_are_forgotten;
     ledger:
         receipts_are_dense_over_concurrent_commits
         the_receipts_of_a_transaction_stand_together

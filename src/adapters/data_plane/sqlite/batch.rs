@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
+use super::{anchors, grants};
+use crate::adapters::data_plane::spent_grants::forgettable_before;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyAlias, KeyId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
-use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::{Change, Conflict, Transaction};
 
@@ -147,9 +148,25 @@ impl<'a> Batch<'a> {
             match change {
                 Change::InsertKey(key) => changes.push(self.insert_key(key)?),
                 Change::UpdateKey(record) => changes.push(self.update_key(record)?),
-                Change::InsertTrustAnchor(anchor) => self.insert_trust_anchor(anchor)?,
-                Change::RemoveTrustAnchor { .. } | Change::SpendGrant(_) => todo!(),
+                Change::InsertTrustAnchor(anchor) => {
+                    let inserted = anchors::insert(self.connection, anchor)?;
+                    require(inserted, Conflict::DuplicateAnchor)?;
+                }
+                Change::RemoveTrustAnchor {
+                    scope,
+                    trust_anchor_id,
+                } => {
+                    let removed = anchors::remove(self.connection, scope, *trust_anchor_id)?;
+                    require(removed, Conflict::AnchorGone)?;
+                }
+                Change::SpendGrant(grant) => {
+                    let spent = grants::spend(self.connection, grant)?;
+                    require(spent, Conflict::GrantSpent)?;
+                }
             }
+        }
+        if let Some(end) = forgettable_before(transaction.spent_grants()) {
+            grants::forget_before(self.connection, end)?;
         }
         for (leaf, receipt) in (self.next_leaf..).zip(&transaction.receipts) {
             self.append_receipt(leaf, receipt)?;
@@ -272,36 +289,6 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn insert_trust_anchor(&self, anchor: &TrustAnchor) -> Result<(), Refusal> {
-        let (scope, certificate) = (&anchor.scope, &anchor.certificate);
-        let inserted = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO trust_anchors (trust_anchor_id, tenant_id, environment, plane, \
-                 anchor_type, fingerprint, der, subject, not_before, not_after, added_at, \
-                 added_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
-                 ON CONFLICT (tenant_id, environment, plane, fingerprint) DO NOTHING",
-            )?
-            .execute(params![
-                anchor.trust_anchor_id.as_bytes(),
-                scope.tenant_id.as_str(),
-                scope.environment.as_str(),
-                scope.plane.as_str(),
-                anchor.anchor_type.as_str(),
-                certificate.fingerprint,
-                certificate.der,
-                certificate.subject,
-                certificate.not_before.microseconds(),
-                certificate.not_after.microseconds(),
-                anchor.added_at.microseconds(),
-                anchor.added_by.as_str()
-            ])?;
-        if inserted == 0 {
-            return Err(Refusal::Conflict(Conflict::DuplicateAnchor));
-        }
-        Ok(())
-    }
-
     fn append_receipt(&self, leaf: u64, receipt: &SignedReceipt) -> rusqlite::Result<()> {
         let scope = &receipt.scope;
         self.connection
@@ -323,6 +310,14 @@ impl<'a> Batch<'a> {
     fn run(&self, statement: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
+    }
+}
+
+fn require(holds: bool, conflict: Conflict) -> Result<(), Refusal> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Refusal::Conflict(conflict))
     }
 }
 

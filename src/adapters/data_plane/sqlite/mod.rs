@@ -4,8 +4,10 @@
 //! The only room that knows SQL. It keeps what it is given and decides nothing
 //! about keys beyond the conditions of the port.
 
+mod anchors;
 mod batch;
 mod fault;
+mod grants;
 mod open;
 mod queue;
 mod reads;
@@ -229,22 +231,36 @@ impl DataPlane for SqliteDataPlane {
 
     async fn find_trust_anchor(
         &self,
-        _scope: &Scope,
-        _trust_anchor_id: TrustAnchorId,
+        scope: &Scope,
+        trust_anchor_id: TrustAnchorId,
     ) -> Result<Option<TrustAnchor>, Unavailable> {
-        todo!()
+        let scope = scope.clone();
+        let anchor = self
+            .reads
+            .read(move |connection| anchors::find(connection, &scope, trust_anchor_id))
+            .await?;
+        Ok(anchor)
     }
 
-    async fn list_trust_anchors(&self, _query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
-        todo!()
+    async fn list_trust_anchors(&self, query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| anchors::list(connection, &query))
+            .await?;
+        Ok(page)
     }
 
     async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
-        todo!()
+        Ok(self.reads.read(anchors::all).await?)
     }
 
-    async fn is_grant_spent(&self, _token_id: &str) -> Result<bool, Unavailable> {
-        todo!()
+    async fn is_grant_spent(&self, token_id: &str) -> Result<bool, Unavailable> {
+        let token_id = token_id.to_owned();
+        let is_spent = self
+            .reads
+            .read(move |connection| grants::is_spent(connection, &token_id))
+            .await?;
+        Ok(is_spent)
     }
 
     async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {

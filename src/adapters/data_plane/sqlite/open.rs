@@ -13,7 +13,10 @@ const APPLICATION_ID: i64 = 0x5A4B_4D53;
 
 /// The schema, step by step; `user_version` counts the steps a database has taken.
 /// A step that was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_keys_receipts_anchors.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_keys_receipts_anchors.sql"),
+    include_str!("migrations/0002_spent_grants.sql"),
+];
 
 /// Statements that a connection keeps prepared: more than there are in this room.
 const PREPARED_STATEMENTS: usize = 64;

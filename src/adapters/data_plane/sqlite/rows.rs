@@ -200,7 +200,8 @@ where
     }
 }
 
-fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
+/// A column that holds an instant.
+pub(super) fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
     let microseconds = row.get(index)?;
     Timestamp::from_microseconds(microseconds).ok_or(rusqlite::Error::IntegralValueOutOfRange(
         index,

@@ -72,6 +72,7 @@ impl Writer {
     pub(super) fn serve(mut self, jobs: Receiver<Job>) {
         while let Ok(first) = jobs.recv() {
             let mut commits = Vec::new();
+            let mut probes = Vec::new();
             let waiting = jobs.try_iter().take(LARGEST_BATCH - 1);
             for job in std::iter::once(first).chain(waiting) {
                 match job {
@@ -85,13 +86,15 @@ impl Writer {
                     Job::Pin(name, value, answer) => {
                         let _ = answer.send(self.pin(name, &value).map_err(unavailable));
                     }
-                    Job::Probe(answer) => {
-                        let _ = answer.send(self.probe().map_err(Unavailable::from));
-                    }
+                    Job::Probe(answer) => probes.push(answer),
                 }
             }
             if !commits.is_empty() {
                 self.commit(commits);
+            }
+            // Last: a probe that is answered says that what came before is decided.
+            for answer in probes {
+                let _ = answer.send(self.probe().map_err(Unavailable::from));
             }
         }
         self.log_holds_secret = true;

@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::{Folder, enqueue, one_receipt};
 use crate::adapters::data_plane::conformance::{
-    changes, insert, key_with_alias, now, revocation, rotation, scope, stored_key, use_of,
+    anchor, changes, conflict, grant, insert, key_with_alias, now, revocation, rotation, scope,
+    stored_key, use_of,
 };
 use crate::adapters::data_plane::sqlite::SqliteOptions;
 use crate::domain::ids::KeyRef;
 use crate::domain::key::{KeyHandle, KeyState, StoredKey};
 use crate::domain::time::Period;
-use crate::ports::data_plane::{Change, DataPlane, KeyQuery};
+use crate::ports::data_plane::{Change, Conflict, DataPlane, KeyQuery};
 
 #[tokio::test]
 async fn everything_is_there_after_reopening() {
@@ -62,6 +63,35 @@ async fn everything_is_there_after_reopening() {
     }
     store.commit(one_receipt()).await.expect("goes on");
     assert_eq!(store.ledger_size(), size + 1);
+}
+
+#[tokio::test]
+async fn a_spent_grant_stays_spent_and_a_removed_anchor_away_after_reopening() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let (kept, removed) = (anchor("aa"), anchor("bb"));
+    let added = changes(vec![
+        Change::InsertTrustAnchor(kept.clone()),
+        Change::InsertTrustAnchor(removed.clone()),
+    ]);
+    store.commit(added).await.expect("nothing conflicts");
+    let removal = changes(vec![
+        Change::RemoveTrustAnchor {
+            scope: removed.scope,
+            trust_anchor_id: removed.trust_anchor_id,
+        },
+        Change::SpendGrant(grant("one")),
+    ]);
+    store.commit(removal).await.expect("nothing conflicts");
+    store.close().await;
+    drop(store);
+
+    let store = folder.open();
+    assert!(store.is_grant_spent("one").await.expect("available"));
+    let again = changes(vec![Change::SpendGrant(grant("one"))]);
+    assert_eq!(conflict(store.commit(again).await), Conflict::GrantSpent);
+    let all = store.all_trust_anchors().await.expect("available");
+    assert_eq!(all, [kept]);
 }
 
 #[tokio::test]

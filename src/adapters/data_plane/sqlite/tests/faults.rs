@@ -1,6 +1,7 @@
 //! How the store fails, and that it recovers with nothing half-written.
 
-use std::task::Poll;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{Folder, enqueue, is_unavailable, one_receipt, start};
@@ -249,4 +250,25 @@ async fn a_commit_that_fails_leaves_nothing_of_its_batch() {
         "DROP TRIGGER sabotage",
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_probe_answers_when_what_came_before_it_is_decided() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let occupied = gate.occupy(&store);
+    let abandoned = enqueue(&store, one_receipt());
+    let mut probe = store.probe_write();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(probe.as_mut().poll(&mut context).is_pending());
+    // The writer takes both at once, and stops behind the commit.
+    gate.is_armed.store(true, Ordering::SeqCst);
+    gate.release();
+    gate.stopped.recv().expect("the writer commits");
+    assert!(probe.as_mut().poll(&mut context).is_pending());
+    drop(abandoned);
+    gate.release();
+    probe.await.expect("available");
+    assert_eq!(store.ledger_size(), 2);
+    occupied.await.expect("committed");
 }

@@ -3,10 +3,12 @@
 use rusqlite::Connection;
 
 use super::{Folder, one_receipt};
-use crate::adapters::data_plane::conformance::{insert, revocation, stored_key};
+use crate::adapters::data_plane::conformance::{
+    anchor, changes, grant, insert, revocation, stored_key,
+};
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteOptions, open};
 use crate::domain::ids::KeyRef;
-use crate::ports::data_plane::DataPlane;
+use crate::ports::data_plane::{Change, DataPlane};
 
 #[test]
 fn commits_go_to_the_disk_and_deleted_bytes_are_wiped() {
@@ -43,15 +45,50 @@ fn a_newer_database_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
     let foreign = folder.foreign_connection();
-    foreign.pragma_update(None, "user_version", 2).expect("set");
+    foreign.pragma_update(None, "user_version", 3).expect("set");
     drop(foreign);
     assert!(matches!(
         folder.refusal(),
         OpenError::Newer {
-            found: 2,
-            supported: 1
+            found: 3,
+            supported: 2
         }
     ));
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_takes_the_later_steps_and_keeps_what_it_has() {
+    let folder = Folder::new();
+    let old = folder.foreign_connection();
+    old.execute_batch(open::MIGRATIONS[0]).expect("valid SQL");
+    old.pragma_update(None, "user_version", 1).expect("set");
+    let anchor = anchor("aa");
+    old.execute(
+        "INSERT INTO trust_anchors VALUES (?1, ?2, ?3, ?4, 'root', 'aa', x'3000', \
+         'CN=root', ?5, ?6, ?5, 'M32')",
+        rusqlite::params![
+            anchor.trust_anchor_id.as_bytes(),
+            anchor.scope.tenant_id.as_str(),
+            anchor.scope.environment.as_str(),
+            anchor.scope.plane.as_str(),
+            anchor.certificate.not_before.microseconds(),
+            anchor.certificate.not_after.microseconds(),
+        ],
+    )
+    .expect("a row of the first release");
+    drop(old);
+    let store = folder.open();
+    let version: i64 = folder
+        .foreign_connection()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .expect("a pragma");
+    assert_eq!(version, 2);
+    let found = store
+        .find_trust_anchor(&anchor.scope, anchor.trust_anchor_id)
+        .await;
+    assert_eq!(found.expect("available"), Some(anchor));
+    let spent = changes(vec![Change::SpendGrant(grant("one"))]);
+    store.commit(spent).await.expect("there is a table for it");
 }
 
 #[test]

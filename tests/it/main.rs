@@ -33,4 +33,5 @@ mod shutdown;
 mod signals;
 mod signing;
 mod tenancy;
+mod tls;
 mod trust_anchors;

@@ -145,8 +145,7 @@ fn nothing_is_overwritten_and_what_is_in_the_way_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("kek"), "precious").expect("written");
     let fault = make_in(folder.path(), &[])
-        .err()
-        .expect("refused")
+        .expect_err("refused")
         .to_string();
     assert!(fault.contains("has kek already"), "{fault}");
     let names: Vec<_> = std::fs::read_dir(folder.path()).expect("there").collect();

@@ -2,15 +2,17 @@
 
 mod ledger;
 mod operations;
+mod pki;
 mod process;
 mod raw;
 mod service;
 
 pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
+pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
 pub(crate) use process::KmsProcess;
 pub(crate) use raw::RawConnection;
-pub(crate) use service::{Answer, TestKms};
+pub(crate) use service::{Answer, TestKms, config};
 
 use std::time::{Duration, Instant};
 

@@ -74,9 +74,9 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::Encrypt => RateGroup::Encrypt,
         Operation::Decrypt => RateGroup::Decrypt,
         Operation::ListKeys
+        | Operation::ListTrustAnchors
         | Operation::GetKey
         | Operation::GetReceipt
-        | Operation::ListTrustAnchors
         | Operation::Config
         | Operation::Health
         | Operation::Metrics

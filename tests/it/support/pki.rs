@@ -1,7 +1,7 @@
 //! Authorities and certificates made for one run.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
@@ -85,11 +85,6 @@ impl Pki {
     /// The path of a file of the service.
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
-    }
-
-    /// The folder that they are in.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// An HTTP client that trusts the service and shows this certificate. It has

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as engine};
 
 use super::authorities::ClientAuthorities;
 use super::revocation::RevocationLists;
@@ -45,7 +45,7 @@ impl TlsMaterial {
         clock: &Arc<dyn Clock>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, Vec<MaterialFault>> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(engine::default_provider());
         let identity = ServerIdentity::load(
             IdentityFiles {
                 certificate: files.certificate,

@@ -1,7 +1,7 @@
 //! TLS of the API listener: who may connect, by which certificate (RFC 8446,
 //! RFC 5280).
 //!
-//! The only room that knows rustls. It turns a socket into bytes and a
+//! The only room that speaks TLS. It turns a socket into bytes and a
 //! [`PeerIdentity`], and knows nothing of HTTP.
 //!
 //! - [`TlsMaterial`] is what the operator lays out, in three units that are

@@ -12,3 +12,4 @@ pub mod http;
 pub mod ports;
 pub mod service;
 pub mod telemetry;
+pub mod tls;

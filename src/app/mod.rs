@@ -3,6 +3,7 @@
 
 mod anchors;
 mod reload;
+mod tls_front;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -20,6 +21,7 @@ pub use self::reload::ReloadHandle;
 
 use self::anchors::AnchorsInForce;
 use self::reload::Keeper;
+use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
@@ -43,6 +45,7 @@ use crate::ports::material::{Material, MaterialFault};
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{Acceptor, TlsMaterial};
 
 /// How often the dependencies are probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
@@ -140,6 +143,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The files of TLS cannot be used.
+    #[error("the files of TLS cannot be used: {faults}")]
+    Tls {
+        /// What is wrong with each, and how to mend it.
+        faults: String,
+    },
     /// The metrics cannot be set up.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),
@@ -155,6 +164,7 @@ pub struct App {
     data_plane: Arc<dyn DataPlane>,
     state: HttpState,
     api: TcpListener,
+    handshake: Arc<dyn server::Handshake>,
     operations: Option<TcpListener>,
     shutdown_grace: Duration,
     material: Vec<Arc<dyn Material>>,
@@ -168,15 +178,31 @@ impl App {
     /// [`StartError`], with how to mend it where the operator can.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // Before anything is made that a failed start would leave behind.
+        let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (iam, mut material) = identities(config, &clock, &metrics).await?;
+        let (iam, keys) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
         let anchors = AnchorsInForce::new(Arc::clone(&data_plane), Arc::clone(&trust_plane));
         anchors.put_in_force().await?;
+        let mut material: Vec<Arc<dyn Material>> = tls
+            .iter()
+            .flat_map(TlsMaterial::units)
+            .chain(keys)
+            .collect();
+        let handshake: Arc<dyn server::Handshake> = match tls {
+            None => Arc::new(server::Plain),
+            Some(tls) => Arc::new(TlsFront(Acceptor::new(
+                tls,
+                Arc::clone(&trust_plane),
+                Arc::clone(&clock),
+                Arc::clone(&metrics),
+            ))),
+        };
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
@@ -215,6 +241,7 @@ impl App {
             data_plane,
             state,
             api,
+            handshake,
             operations,
             shutdown_grace: server.shutdown_grace.as_duration(),
             material,
@@ -285,7 +312,7 @@ impl App {
             let until = reached(stopped, Phase::Draining);
             tokio::spawn(server::serve(
                 self.api,
-                Arc::new(server::Plain),
+                self.handshake,
                 router,
                 until,
                 self.shutdown_grace,

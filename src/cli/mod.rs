@@ -2,6 +2,7 @@
 
 mod approve;
 pub mod check_config;
+mod dev_pki;
 mod ledger;
 mod serve;
 
@@ -35,6 +36,8 @@ enum Command {
     /// Signs an approval of one operation, and prints the token. Signs with EdDSA
     /// or, where the key is RSA, with PS256.
     Approve(Box<approve::Arguments>),
+    /// Makes certificates and keys for trying production mode at home.
+    DevPki(dev_pki::DevPki),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -55,6 +58,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Serve => serve::run(arguments.config),
         Command::CheckConfig => check_config::run(arguments.config),
         Command::Approve(arguments) => approve::run(&arguments),
+        Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Ledger {
             command: LedgerCommand::PublicKey,
         } => ledger::public_key(arguments.config),

@@ -8,18 +8,7 @@ use super::{Config, HsmKind, StoreUrl};
 
 /// The settings that ask for what isn't there.
 pub(super) fn check(config: &Config) -> Vec<Fault> {
-    let tls = &config.tls;
     let asked = [
-        (
-            !config.environment.is_development(),
-            "environment",
-            "callers outside development can only be identified by mutual TLS, which this version \
-             doesn't serve yet; set ENVIRONMENT=development",
-        ),
-        (tls.certificate.is_some(), "tls.certificate", UNSET),
-        (tls.private_key.is_some(), "tls.private_key", UNSET),
-        (tls.client_ca.is_some(), "tls.client_ca", UNSET),
-        (tls.crl.is_some(), "tls.crl", UNSET),
         (
             config.hsm.backend == HsmKind::Pkcs11,
             "hsm.backend",
@@ -38,8 +27,6 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
         .collect()
 }
 
-const UNSET: &str = "this version doesn't use it yet; leave it unset";
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Given, faults_of};
@@ -47,11 +34,6 @@ mod tests {
     #[test]
     fn everything_this_version_cannot_do_is_refused_by_name() {
         for (variable, value, setting) in [
-            ("ENVIRONMENT", "staging", "environment"),
-            ("KMS__TLS__CERTIFICATE", "a", "tls.certificate"),
-            ("KMS__TLS__PRIVATE_KEY", "a", "tls.private_key"),
-            ("KMS__TLS__CLIENT_CA", "a", "tls.client_ca"),
-            ("KMS__TLS__CRL", "a", "tls.crl"),
             ("KMS__HSM__BACKEND", "pkcs11", "hsm.backend"),
             ("KMS__STORE__URL", "postgres://u@h/d", "store.url"),
         ] {
@@ -68,11 +50,7 @@ mod tests {
     fn what_production_refuses_is_listed_beside_what_is_missing_here() {
         let given = Given::new("production").set("KMS__HSM__BACKEND", "pkcs11");
         let message = faults_of(&given).join("\n");
-        for expected in [
-            "environment (ENVIRONMENT)",
-            "tls.client_ca",
-            "hsm.backend (KMS__HSM__BACKEND)",
-        ] {
+        for expected in ["tls.client_ca", "hsm.backend (KMS__HSM__BACKEND)"] {
             assert!(message.contains(expected), "{expected} in {message}");
         }
     }

@@ -353,6 +353,10 @@ pub enum AuthenticationFault {
     /// The certificate ended while the connection stood.
     #[error("the client certificate has expired; connect again with a new one")]
     CertificateExpired,
+    /// The trust anchor behind the certificate was taken out of force while the
+    /// connection stood.
+    #[error("the trust anchor behind the client certificate is no longer in force")]
+    NoLongerVouchedFor,
     /// See [`TokenFault`].
     #[error("the bearer token is refused: {0}")]
     Token(#[from] TokenFault),

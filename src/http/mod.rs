@@ -1,5 +1,6 @@
 //! One request in, one answer out. The only room that knows axum.
 
+mod drain;
 mod dto;
 mod endurance;
 mod error;

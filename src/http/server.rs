@@ -4,18 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
+use super::drain::{Drain, serve_until};
 use super::endurance::{Activity, ConnectionLimits, Room, connection_builder};
 use super::opening::Opening;
 use crate::domain::peer::PeerIdentity;
@@ -31,6 +32,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Who the other end is, where its certificate says so.
     pub peer: Option<Arc<PeerIdentity>>,
+    /// Whether it has lost its right to be, so that no new request is taken.
+    pub has_lapsed: Arc<AtomicBool>,
 }
 
 /// The bytes of a connection, whatever they travel in.
@@ -94,7 +97,7 @@ pub(super) async fn serve_within(
 ) -> bool {
     let builder = connection_builder(&limits);
     let room = Room::new(limits.most_connections);
-    let connections = GracefulShutdown::new();
+    let drain = Drain::new();
     let mut stop = std::pin::pin!(stop);
     loop {
         // First a place, then a connection: what has no place is not accepted.
@@ -117,15 +120,22 @@ pub(super) async fn serve_within(
         let _ = stream.set_nodelay(true);
         let (builder, router) = (builder.clone(), router.clone());
         let handshake = Arc::clone(&handshake);
-        let watcher = connections.watcher();
+        let mut stopping = drain.signal();
         tokio::spawn(async move {
             let _place = place;
-            let Some(established) = handshake.establish(stream, address).await else {
+            let established = tokio::select! {
+                established = handshake.establish(stream, address) => established,
+                // Nobody has asked for anything yet.
+                () = stopping.reached() => return,
+            };
+            let Some(established) = established else {
                 return;
             };
+            let has_lapsed = Arc::new(AtomicBool::new(false));
             let connection = Connection {
                 address,
                 peer: established.peer,
+                has_lapsed: Arc::clone(&has_lapsed),
             };
             let activity = Activity::new();
             let working = Arc::clone(&activity);
@@ -147,11 +157,15 @@ pub(super) async fn serve_within(
                     TowerToHyperService::new(service),
                 )
                 .into_owned();
-            let mut serving = std::pin::pin!(watcher.watch(serving));
+            let serving = serve_until(
+                serving,
+                |it| it.graceful_shutdown(),
+                stopping,
+                established.ended,
+                &has_lapsed,
+            );
             let ended = tokio::select! {
-                ended = &mut serving => ended,
-                // What is under way is cut off: its right to be is gone.
-                () = established.ended => return,
+                ended = serving => ended,
                 // Nothing is under way, or nobody reads what was answered.
                 () = activity.idle(limits.idle) => return,
             };
@@ -165,9 +179,7 @@ pub(super) async fn serve_within(
         });
     }
     drop(listener);
-    tokio::time::timeout(grace, connections.shutdown())
-        .await
-        .is_ok()
+    tokio::time::timeout(grace, drain.finish()).await.is_ok()
 }
 
 /// A connection that broke before it was accepted is nothing; no descriptors

@@ -276,6 +276,7 @@ mod tests {
             request.extensions_mut().insert(Connection {
                 address: ([192, 0, 2, 1], 1).into(),
                 peer,
+                has_lapsed: Arc::default(),
             });
             let state = state();
             let router = framed(Router::new(), &state).with_state(state);

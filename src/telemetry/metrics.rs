@@ -19,6 +19,10 @@ const LATENCY_BUCKETS_MS: [f64; 18] = [
     2_500.0, 5_000.0, 10_000.0,
 ];
 
+/// How a TLS handshake can end.
+const ESTABLISHED: &str = "established";
+const REFUSED: &str = "refused";
+
 /// What a request asks for, as the `operation` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOperation {
@@ -117,6 +121,10 @@ pub struct Metrics {
     rate_limited: IntCounter,
     jwks_age: GaugeVec,
     reloads: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    tls_handshakes_refused: IntCounterVec,
+    tls_certificate_expiry: IntGaugeVec,
+    crl_age: IntGaugeVec,
 }
 
 impl Metrics {
@@ -193,6 +201,36 @@ impl Metrics {
                 ),
                 &["material", "outcome"],
             )?,
+            tls_handshakes: IntCounterVec::new(
+                Opts::new(
+                    "kms_tls_handshakes_total",
+                    "TLS handshakes of the API listener, by outcome.",
+                ),
+                &["outcome"],
+            )?,
+            tls_handshakes_refused: IntCounterVec::new(
+                Opts::new(
+                    "kms_tls_handshakes_refused_total",
+                    "TLS handshakes that were refused, by reason.",
+                ),
+                &["reason"],
+            )?,
+            // Vectors without a label have no series until they are set: a
+            // service without TLS has no certificate that ended in 1970.
+            tls_certificate_expiry: IntGaugeVec::new(
+                Opts::new(
+                    "kms_tls_certificate_expiry_seconds",
+                    "Seconds until the server's certificate ends; negative after.",
+                ),
+                &[],
+            )?,
+            crl_age: IntGaugeVec::new(
+                Opts::new(
+                    "kms_crl_age_seconds",
+                    "Seconds since the oldest revocation list in force was made.",
+                ),
+                &[],
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -208,6 +246,10 @@ impl Metrics {
         registry.register(Box::new(metrics.rate_limited.clone()))?;
         registry.register(Box::new(metrics.jwks_age.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
+        registry.register(Box::new(metrics.tls_handshakes.clone()))?;
+        registry.register(Box::new(metrics.tls_handshakes_refused.clone()))?;
+        registry.register(Box::new(metrics.tls_certificate_expiry.clone()))?;
+        registry.register(Box::new(metrics.crl_age.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
             &["version"],
@@ -295,6 +337,47 @@ impl Metrics {
             .set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
+    /// From now on these are the reasons that a handshake may be refused for:
+    /// zeros and not gaps, so that the first one shows in a rate.
+    pub fn expect_handshake_refusals(&self, reasons: impl Iterator<Item = &'static str>) {
+        for outcome in [ESTABLISHED, REFUSED] {
+            self.tls_handshakes.with_label_values(&[outcome]);
+        }
+        for reason in reasons {
+            self.tls_handshakes_refused.with_label_values(&[reason]);
+        }
+    }
+
+    /// Counts a TLS handshake; with the reason, from a closed list, where it was
+    /// refused.
+    pub fn count_handshake(&self, refused: Option<&'static str>) {
+        let outcome = if refused.is_some() {
+            REFUSED
+        } else {
+            ESTABLISHED
+        };
+        self.tls_handshakes.with_label_values(&[outcome]).inc();
+        if let Some(reason) = refused {
+            self.tls_handshakes_refused
+                .with_label_values(&[reason])
+                .inc();
+        }
+    }
+
+    /// The time until the server's certificate ends.
+    pub fn set_tls_certificate_expiry_seconds(&self, seconds: i64) {
+        let none: [&str; 0] = [];
+        self.tls_certificate_expiry
+            .with_label_values(&none)
+            .set(seconds);
+    }
+
+    /// The age of the oldest revocation list in force.
+    pub fn set_crl_age_seconds(&self, seconds: i64) {
+        let none: [&str; 0] = [];
+        self.crl_age.with_label_values(&none).set(seconds);
+    }
+
     /// Everything, in the Prometheus text format.
     ///
     /// # Errors
@@ -337,6 +420,11 @@ mod tests {
         metrics.set_ledger_size(5);
         metrics.set_keys(KeyType::Aes256, KeyState::Active, 2);
         metrics.set_jwks_age(JwksSet::M21, Duration::from_secs(90));
+        metrics.expect_handshake_refusals(["revoked"].into_iter());
+        metrics.count_handshake(None);
+        metrics.count_handshake(Some("expired"));
+        metrics.set_tls_certificate_expiry_seconds(-5);
+        metrics.set_crl_age_seconds(60);
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -351,6 +439,12 @@ mod tests {
             "kms_ledger_commit_latency_ms_count 1",
             "kms_rate_limited_total 1",
             r#"kms_jwks_age_seconds{set="m21"} 90"#,
+            r#"kms_tls_handshakes_total{outcome="established"} 1"#,
+            r#"kms_tls_handshakes_total{outcome="refused"} 1"#,
+            r#"kms_tls_handshakes_refused_total{reason="expired"} 1"#,
+            r#"kms_tls_handshakes_refused_total{reason="revoked"} 0"#,
+            "kms_tls_certificate_expiry_seconds -5",
+            "kms_crl_age_seconds 60",
             r#"kms_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");

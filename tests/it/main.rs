@@ -35,4 +35,5 @@ mod shutdown;
 mod signals;
 mod signing;
 mod tenancy;
+mod tls;
 mod trust_anchors;

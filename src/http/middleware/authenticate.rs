@@ -1,6 +1,7 @@
 //! Who calls: from what the request brought along to a `Caller`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
@@ -41,6 +42,11 @@ pub(crate) async fn authenticate(
 }
 
 fn credentials(request: &Request) -> Result<Credentials, KmsError> {
+    let connection = request.extensions().get::<Connection>();
+    // Over HTTP/2 requests still come while the connection is being ended.
+    if connection.is_some_and(|connection| connection.has_lapsed.load(Ordering::Acquire)) {
+        return Err(AuthenticationFault::NoLongerVouchedFor.into());
+    }
     let claimed_module = request
         .headers()
         .get(MODULE_HEADER)
@@ -48,10 +54,7 @@ fn credentials(request: &Request) -> Result<Credentials, KmsError> {
         .transpose()
         .map_err(|_| AuthenticationFault::MalformedModuleHeader)?;
     Ok(Credentials {
-        peer: request
-            .extensions()
-            .get::<Connection>()
-            .and_then(|connection| connection.peer.clone()),
+        peer: connection.and_then(|connection| connection.peer.clone()),
         bearer: bearer(request.headers())?,
         claimed_module,
     })

@@ -3,6 +3,7 @@
 pub(crate) mod approver;
 mod ledger;
 mod operations;
+mod pki;
 mod process;
 mod raw;
 mod service;
@@ -10,9 +11,10 @@ mod service;
 pub(crate) use approver::{Approver, SignedKms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
+pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
 pub(crate) use process::KmsProcess;
 pub(crate) use raw::RawConnection;
-pub(crate) use service::{Answer, TestKms};
+pub(crate) use service::{Answer, TestKms, config};
 
 use std::time::{Duration, Instant};
 

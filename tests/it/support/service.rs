@@ -12,11 +12,12 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APPROVAL, SCOPE_QUERY, in_scope};
+use super::{APPROVAL, ClientCertificate, Pki, SCOPE_QUERY, in_scope};
 
 /// A running service with a data folder of its own.
 pub(crate) struct TestKms {
     address: SocketAddr,
+    scheme: &'static str,
     operations: SocketAddr,
     client: Client,
     folder: TempDir,
@@ -38,6 +39,30 @@ impl TestKms {
 
     /// A service in a folder that may have been used before.
     pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
+        Self::launch(folder, settings, "http", Client::new()).await
+    }
+
+    /// A service that speaks TLS with the files of this infrastructure. What is
+    /// asked of it without naming a client is asked by module M21 in the usual
+    /// scope.
+    pub(crate) async fn start_tls(pki: &Pki, settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = pki.settings();
+        let mut all: Vec<(&str, &str)> = files
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        all.extend(settings);
+        let client = pki.connector(&pki.client("tenant123", "M21"));
+        Self::launch(folder, &all, "https", client).await
+    }
+
+    async fn launch(
+        folder: TempDir,
+        settings: &[(&str, &str)],
+        scheme: &'static str,
+        client: Client,
+    ) -> Self {
         let app = App::start(&config(folder.path(), settings))
             .await
             .expect("the service starts");
@@ -49,8 +74,9 @@ impl TestKms {
         }));
         let kms = Self {
             address,
+            scheme,
             operations: operations.expect("an operations listener"),
-            client: Client::new(),
+            client,
             folder,
             stop: Some(stop),
             running: Some(running),
@@ -86,8 +112,36 @@ impl TestKms {
 
     /// A request to the API, not sent yet.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client
-            .request(method, format!("http://{}{path}", self.address))
+        self.request_over(&self.client, method, path)
+    }
+
+    /// A request to the API over another client's connections, not sent yet.
+    pub(crate) fn request_over(
+        &self,
+        client: &Client,
+        method: Method,
+        path: &str,
+    ) -> RequestBuilder {
+        client.request(method, format!("{}://{}{path}", self.scheme, self.address))
+    }
+
+    /// Whether a new connection with this certificate gets an answer, of whatever
+    /// kind; where it does not, the handshake was refused.
+    pub(crate) async fn lets_in(&self, pki: &Pki, certificate: &ClientCertificate) -> bool {
+        let client = pki.connector(certificate);
+        let request = self.request_over(&client, Method::GET, "/kms/v1/config");
+        request.send().await.is_ok()
+    }
+
+    /// How many handshakes were refused for this reason.
+    pub(crate) async fn handshakes_refused(&self, reason: &str) -> u64 {
+        let series = format!("kms_tls_handshakes_refused_total{{reason=\"{reason}\"}} ");
+        let request = self.operations_request(Method::GET, "/kms/v1/metrics");
+        let metrics = Answer::of(request).await.text;
+        metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(&series)?.parse().ok())
+            .unwrap_or_else(|| panic!("{series} in {metrics}"))
     }
 
     /// A request to the operations listener, not sent yet.

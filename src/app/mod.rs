@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a service that listens. The
 //! only place that sees every room.
 
+mod anchors;
 mod reload;
 
 use std::fs::DirBuilder;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 
 pub use self::reload::ReloadHandle;
 
+use self::anchors::AnchorsInForce;
 use self::reload::Keeper;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
@@ -38,7 +40,7 @@ use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::material::{Material, MaterialFault};
-use crate::ports::trust_plane::TrustPlane as _;
+use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 
@@ -171,15 +173,17 @@ impl App {
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
         let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (iam, material) = identities(config, &clock, &metrics).await?;
-        let trust_plane = X509TrustPlane::new();
-        trust_plane.replace(&data_plane.all_trust_anchors().await?);
+        let (iam, mut material) = identities(config, &clock, &metrics).await?;
+        let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
+        let anchors = AnchorsInForce::new(Arc::clone(&data_plane), Arc::clone(&trust_plane));
+        anchors.put_in_force().await?;
+        material.push(Arc::new(anchors));
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
             ledger: Arc::new(ledger),
             iam: Arc::new(iam),
-            trust_plane: Arc::new(trust_plane),
+            trust_plane,
             clock,
             material: material.clone(),
         };

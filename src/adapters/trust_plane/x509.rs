@@ -102,17 +102,18 @@ fn check_form(certificate: &X509Certificate<'_>) -> Result<(), CertificateFault>
 fn check_extensions(certificate: &X509Certificate<'_>) -> Result<(), CertificateFault> {
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
+            // §4.2.1.12: where there are purposes, there are no others. An anchor is
+            // there to vouch for clients.
+            ParsedExtension::ExtendedKeyUsage(purposes)
+                if !purposes.any && !purposes.client_auth =>
+            {
+                return Err(CertificateFault::NotForClients);
+            }
             ParsedExtension::BasicConstraints(_)
             | ParsedExtension::KeyUsage(_)
+            | ParsedExtension::ExtendedKeyUsage(_)
             | ParsedExtension::NameConstraints(_)
             | ParsedExtension::SubjectAlternativeName(_) => {}
-            // §4.2.1.12: where there are purposes, there are no others. An anchor
-            // is there to vouch for clients.
-            ParsedExtension::ExtendedKeyUsage(purposes) => {
-                if !purposes.any && !purposes.client_auth {
-                    return Err(CertificateFault::NotForClients);
-                }
-            }
             _ if extension.critical => return Err(CertificateFault::UnsupportedExtension),
             _ => {}
         }

@@ -74,8 +74,8 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::Encrypt => RateGroup::Encrypt,
         Operation::Decrypt => RateGroup::Decrypt,
         Operation::ListKeys
-        | Operation::GetKey
         | Operation::ListTrustAnchors
+        | Operation::GetKey
         | Operation::GetReceipt
         | Operation::Config
         | Operation::Health

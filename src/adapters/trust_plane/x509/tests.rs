@@ -266,6 +266,17 @@ fn an_authority_for_servers_only_vouches_for_no_client() {
 }
 
 #[test]
+fn critical_purposes_are_processed() {
+    // 1.3.6.1.5.5.7.3.2, clientAuth, as the one purpose.
+    let client_auth = vec![0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
+    let mut purposes = CustomExtension::from_oid_content(&[2, 5, 29, 37], client_auth);
+    purposes.set_criticality(true);
+    let mut params = ca_params("root");
+    params.custom_extensions = vec![purposes];
+    assert!(inspect(self_signed(params).der(), AnchorType::Root).is_ok());
+}
+
+#[test]
 fn an_authority_has_a_name() {
     let mut params = ca_params("root");
     params.distinguished_name = DistinguishedName::new();

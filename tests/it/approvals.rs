@@ -2,9 +2,12 @@
 //! its receipt.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::support::approver::{new_key, seconds_since_1970};
-use crate::support::{Approver, KmsProcess, SignedKms, base64, in_scope, text, with};
+use crate::support::{Approver, KmsProcess, SignedKms, base64, eventually, in_scope, text, with};
 
 fn alice() -> Approver {
     Approver::new("alice@example.com", 1)
@@ -333,18 +336,55 @@ async fn a_key_set_that_cannot_be_used_stops_the_start_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_key_set_that_is_away_leaves_the_service_running_and_unready() {
-    let away = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}/jwks", away.local_addr().expect("an address"));
-    drop(away);
+async fn new_approvers_are_known_without_a_restart() {
+    let (alice, bob) = (alice(), bob());
+    let service = SignedKms::start(&[&alice]).await;
+    let refused = service.make(&bob.approve_new_key()).await;
+    refused.refused_approval("known approver's key");
+    service.publish(&[&bob]);
+    eventually("the new key set", || async {
+        let made = service.make(&bob.approve_new_key()).await;
+        (made.status == 201).then_some(())
+    })
+    .await;
+    let refused = service.make(&alice.approve_new_key()).await;
+    refused.refused_approval("known approver's key");
+}
+
+/// Answers every request with 503 until there is a body to answer.
+async fn serve_key_set(listener: TcpListener, body: watch::Receiver<Option<String>>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await;
+        let (status, body) = match &*body.borrow() {
+            Some(body) => ("200 OK", body.clone()),
+            None => ("503 Service Unavailable", String::new()),
+        };
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}");
+        let _ = stream
+            .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_set_that_is_away_leaves_the_service_unready_until_it_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}/jwks", listener.local_addr().expect("bound"));
+    let (publish, body) = watch::channel(None);
+    tokio::spawn(serve_key_set(listener, body));
     let folder = tempfile::tempdir().expect("a folder");
     let settings = [
         ("KMS__APPROVALS__MODE", "signed"),
         ("KMS__APPROVALS__JWKS", address.as_str()),
     ];
     let kms = KmsProcess::start(folder.path(), &settings);
-    let body = with(new_key_fields(), json!({ "approval_token": "any" }));
-    let refused = kms.post("/kms/v1/keys", &in_scope(body)).await;
+    let alice = alice();
+    let approval = json!({ "approval_token": alice.approve_new_key() });
+    let body = in_scope(with(new_key_fields(), approval));
+    let refused = kms.post("/kms/v1/keys", &body).await;
     let details = refused.refused(503, "DEPENDENCY_UNAVAILABLE");
     assert_eq!(details["dependency"], "iam");
     let health = kms.get("/kms/v1/health").await;
@@ -355,4 +395,13 @@ async fn a_key_set_that_is_away_leaves_the_service_running_and_unready() {
         .iter()
         .find(|check| check["name"] == "approvers_jwks");
     assert_eq!(check.expect("a check of the key set")["status"], "fail");
+
+    publish.send_replace(Some(json!({ "keys": [alice.jwk()] }).to_string()));
+    eventually("the key set", || async {
+        let health = kms.get("/kms/v1/health").await;
+        (health.status == 200).then_some(())
+    })
+    .await;
+    let made = kms.post("/kms/v1/keys", &body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod approvals;
 mod approvals_once;
+mod bearer;
 mod configuration;
 mod durability;
 mod encryption;

@@ -146,6 +146,13 @@ impl SignedKms {
         }
     }
 
+    /// Puts these approvers' key set in the place of the one there is.
+    pub(crate) fn publish(&self, approvers: &[&Approver]) {
+        let keys: Vec<Value> = approvers.iter().map(|approver| approver.jwk()).collect();
+        let text = json!({ "keys": keys }).to_string();
+        std::fs::write(self.keys.path().join("approvers.json"), text).expect("written");
+    }
+
     /// The same service after a restart.
     pub(crate) async fn restart(self) -> Self {
         let folder = self.kms.stop().await;

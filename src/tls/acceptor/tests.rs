@@ -287,6 +287,25 @@ async fn what_is_refused_is_told_by_an_alert_and_counted_by_its_reason() {
 }
 
 #[tokio::test]
+async fn a_refused_client_that_is_still_sending_gets_its_alert_all_the_same() {
+    let server = Server::new();
+    let leaf = Ca::new("other").issue(&acme());
+    let connector = TlsConnector::from(Arc::new(client(Some((&leaf, &[])))));
+    let (near, far) = tokio::io::duplex(4 * 1024);
+    let asking = async {
+        let host = ServerName::try_from("localhost").expect("a name");
+        let mut stream = connector.connect(host, near).await.expect("its half");
+        // More than rustls holds back by itself: somebody has to take it.
+        let sent = stream.write_all(&[7; 96 * 1024]).await;
+        sent.expect("taken");
+        Seen::of(&stream.read_u8().await.expect_err("refused"))
+    };
+    let (admitted, seen) = tokio::join!(server.serve(far), asking);
+    assert_eq!(admitted.err(), Some(Refusal::UnknownAuthority));
+    assert_eq!(seen.alert(), AlertDescription::UnknownCA);
+}
+
+#[tokio::test]
 async fn a_certificate_without_its_key_admits_nobody() {
     let server = Server::new();
     let (leaf, own) = (server.ca.issue(&acme()), server.ca.issue(&acme()));

@@ -11,6 +11,10 @@ use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};
 
+/// The most anchors that are looked at for one client. A tenant can take in any
+/// number with the same name; handshakes must not cost more for it.
+pub const MOST_VOUCHERS: usize = 32;
+
 /// The client of the trust plane.
 ///
 /// It holds the anchors that are in force in memory, so that a handshake, which
@@ -43,8 +47,9 @@ pub trait TrustPlane: Send + Sync + 'static {
 
     /// The anchors with this subject that vouch for callers of this scope at this time: those of the platform
     /// (tenant `GLOBAL`) for all, and those that the same tenant took in for the
-    /// same environment; never one outside its validity. Few, and found without
-    /// looking at the others.
+    /// same environment; never one outside its validity. At most
+    /// [`MOST_VOUCHERS`], the platform's first, and found without looking at the
+    /// others.
     ///
     /// The subject is the whole DER of the Name (RFC 5280 §4.1.2.6), the tag and
     /// length of its SEQUENCE included, and compared byte for byte: what stands

@@ -23,17 +23,16 @@ use crate::ports::clock::Clock;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a handshake may take, waiting for its turn included.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a handshake may take, and how long once half of the places are taken:
+/// an honest one takes milliseconds, and whoever stalls on purpose must not keep
+/// everybody else out with a few thousand sockets.
+const PATIENT: Duration = Duration::from_secs(10);
+const HURRIED: Duration = Duration::from_secs(1);
 
-/// How many handshakes are under way at once. A client that stalls holds its place
-/// for the deadline at most.
-const UNDER_WAY: usize = 256;
-
-/// How many connections are between accepting and their first request at once,
-/// waiting or under way. Past that they are refused on the spot: they hold a file
-/// descriptor each.
-const IN_THE_DOOR: usize = 1_024;
+/// How many handshakes are under way at once. They hold a file descriptor and a
+/// few kilobytes each; past that they are refused on the spot, so that those who
+/// are through keep room for their own connections.
+const PLACES: usize = 8_192;
 
 /// How long a refused client's bytes are still taken, and how many. A socket that
 /// is closed with bytes unread is reset, and the alert that says why is lost.
@@ -46,10 +45,15 @@ pub struct Acceptor {
     trust_plane: Arc<dyn TrustPlane>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    door: Semaphore,
-    turns: Semaphore,
+    places: Semaphore,
     log: RefusalLog,
-    deadline: Duration,
+    patience: Patience,
+}
+
+/// How long handshakes may take.
+struct Patience {
+    usually: Duration,
+    hurried: Duration,
 }
 
 /// A client that has shown who it is.
@@ -78,10 +82,12 @@ impl Acceptor {
             trust_plane,
             clock,
             metrics,
-            door: Semaphore::new(IN_THE_DOOR),
-            turns: Semaphore::new(UNDER_WAY),
+            places: Semaphore::new(PLACES),
             log: RefusalLog::new(),
-            deadline: HANDSHAKE_DEADLINE,
+            patience: Patience {
+                usually: PATIENT,
+                hurried: HURRIED,
+            },
         }
     }
 
@@ -119,16 +125,9 @@ impl Acceptor {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let _in_the_door = self.door.try_acquire().map_err(|_| Refusal::Busy)?;
-        let shaken = within(self.deadline, async {
-            // Never closed.
-            let turn = self.turns.acquire().await.ok();
-            let accepting = TlsAcceptor::from(self.config(client)).accept(stream);
-            let shaken = accepting.into_fallible().await;
-            drop(turn);
-            shaken
-        });
-        match shaken.await {
+        let _place = self.places.try_acquire().map_err(|_| Refusal::Busy)?;
+        let accepting = TlsAcceptor::from(self.config(client)).accept(stream);
+        match within(self.deadline(), accepting.into_fallible()).await {
             None => Err(Refusal::Timeout),
             Some(Ok(stream)) => match client.found.get() {
                 Some(Found {
@@ -153,6 +152,14 @@ impl Acceptor {
                     _ => Refusal::of_handshake(&error),
                 })
             }
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        if self.places.available_permits() < PLACES / 2 {
+            self.patience.hurried
+        } else {
+            self.patience.usually
         }
     }
 

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::revocation::{Issuer, RevocationList, relevant};
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
-use crate::ports::trust_plane::TrustPlane;
+use crate::ports::trust_plane::{MOST_VOUCHERS, TrustPlane};
 
 /// The most certificates that a client may send above its own. webpki follows six.
 const MOST_INTERMEDIATES: usize = 8;
@@ -81,20 +81,23 @@ pub(super) fn verify(
             }
         }
     }
-    for name in chain.issuers() {
-        for voucher in in_force.trust_plane.vouchers(name, scope, in_force.now) {
-            let vouched = match authority(&voucher.der) {
-                Ok(facts) => {
-                    let der = CertificateDer::from(&voucher.der[..]);
-                    chain.verify(in_force, &der, &facts)
-                }
-                Err(NoAuthority::Malformed) => Err(Refusal::UnknownAuthority),
-                Err(_) => Err(Refusal::WrongUsage),
-            };
-            match vouched {
-                Ok(()) => return Ok(Some(voucher.in_force)),
-                Err(refusal) => best = telling(best, refusal),
+    let vouchers = chain
+        .issuers()
+        .into_iter()
+        .flat_map(|name| in_force.trust_plane.vouchers(name, scope, in_force.now))
+        .take(MOST_VOUCHERS);
+    for voucher in vouchers {
+        let vouched = match authority(&voucher.der) {
+            Ok(facts) => {
+                let der = CertificateDer::from(&voucher.der[..]);
+                chain.verify(in_force, &der, &facts)
             }
+            Err(NoAuthority::Malformed) => Err(Refusal::UnknownAuthority),
+            Err(_) => Err(Refusal::WrongUsage),
+        };
+        match vouched {
+            Ok(()) => return Ok(Some(voucher.in_force)),
+            Err(refusal) => best = telling(best, refusal),
         }
     }
     Err(best)

@@ -122,7 +122,7 @@ async fn every_metric_of_the_contract_is_there_with_its_type_and_labels() {
         let bucket =
             format!("kms_operation_latency_ms_bucket{{operation=\"sign\",le=\"{budget}\"}}");
         // How long it took is the machine's business; that it can be told is ours.
-        assert!(value(&answer.text, &bucket) <= 1.0, "{bucket}");
+        assert!(answer.text.contains(&bucket), "{bucket}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::ids::{TenantId, TrustAnchorId};
 use crate::domain::scope::{Environment, Scope};
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
-use crate::ports::trust_plane::Voucher;
+use crate::ports::trust_plane::{MOST_VOUCHERS, Voucher};
 
 /// The DER tag of a SEQUENCE (X.690 §8.9).
 const SEQUENCE: u8 = 0x30;
@@ -103,6 +103,7 @@ impl InForce {
             .filter_map(|audience| index.by_subject.get(audience)?.get(subject))
             .flatten()
             .filter(|anchor| anchor.not_before <= now && now <= anchor.not_after)
+            .take(MOST_VOUCHERS)
             .map(|anchor| Voucher {
                 trust_anchor_id: anchor.trust_anchor_id,
                 der: Arc::clone(&anchor.der),

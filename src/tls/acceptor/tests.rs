@@ -453,7 +453,7 @@ async fn a_client_without_a_protocol_of_ours_is_refused() {
 #[tokio::test]
 async fn a_client_that_stalls_is_given_up_after_the_deadline() {
     let mut server = Server::new();
-    server.acceptor.deadline = Duration::from_millis(50);
+    server.acceptor.patience.usually = Duration::from_millis(50);
     let (_near, far) = tokio::io::duplex(1_024);
     let begun = Instant::now();
     assert_eq!(server.serve(far).await.err(), Some(Refusal::Timeout));
@@ -462,63 +462,26 @@ async fn a_client_that_stalls_is_given_up_after_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_handshake_waits_for_its_turn_within_the_deadline() {
+async fn those_who_stall_get_less_time_once_half_of_the_places_are_taken() {
     let mut server = Server::new();
-    server.acceptor.deadline = Duration::from_millis(50);
-    let turns = server.acceptor.turns.acquire_many(UNDER_WAY as u32).await;
-    let leaf = server.ca.issue(&acme());
-    let (admitted, _) = server.meet(client(Some((&leaf, &[])))).await;
-    assert_eq!(admitted.err(), Some(Refusal::Timeout));
-    drop(turns);
-    server.acceptor.deadline = HANDSHAKE_DEADLINE;
-    let (admitted, _) = server.meet(client(Some((&leaf, &[])))).await;
-    admitted.expect("admitted");
+    server.acceptor.patience.hurried = Duration::from_millis(50);
+    let half = PLACES as u32 / 2;
+    let taken = server.acceptor.places.acquire_many(half).await;
+    let (_near, far) = tokio::io::duplex(1_024);
+    let begun = Instant::now();
+    assert_eq!(server.serve(far).await.err(), Some(Refusal::Timeout));
+    assert!(begun.elapsed() < PATIENT);
+    drop(taken);
 }
 
 #[tokio::test]
-async fn past_a_thousand_in_the_door_the_next_is_refused_on_the_spot() {
+async fn without_a_place_the_next_is_refused_on_the_spot() {
     let server = Server::new();
-    let full = server.acceptor.door.acquire_many(IN_THE_DOOR as u32).await;
+    let full = server.acceptor.places.acquire_many(PLACES as u32).await;
     let (_near, far) = tokio::io::duplex(1_024);
     let begun = Instant::now();
     assert_eq!(server.serve(far).await.err(), Some(Refusal::Busy));
-    assert!(begun.elapsed() < HANDSHAKE_DEADLINE);
+    assert!(begun.elapsed() < HURRIED);
     assert_eq!(server.refused("busy"), 1);
     drop(full);
-}
-
-/// The figure in the documentation of [`Acceptor::establish`]; both ends of a
-/// handshake in one thread.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn what_a_handshake_costs() {
-    let server = Server::new();
-    let leaf = server.ca.issue(&acme());
-    let config = client(Some((&leaf, &[])));
-    let rounds = 500;
-    let begun = Instant::now();
-    for _ in 0..rounds {
-        let (admitted, _) = server.meet(config.clone()).await;
-        admitted.expect("admitted");
-    }
-    let both = begun.elapsed() / rounds;
-    let begun = Instant::now();
-    for _ in 0..rounds {
-        let client = Arc::new(server.acceptor.one_client());
-        std::hint::black_box(server.acceptor.config(&client));
-    }
-    let configured = begun.elapsed() / rounds;
-    let begun = Instant::now();
-    for _ in 0..rounds {
-        let one = server.acceptor.one_client();
-        let verified = rustls::server::danger::ClientCertVerifier::verify_client_cert(
-            &one,
-            leaf.der(),
-            &[],
-            UnixTime::now(),
-        );
-        verified.expect("verified");
-    }
-    let verified = begun.elapsed() / rounds;
-    eprintln!("both ends {both:?}, a configuration {configured:?}, a verification {verified:?}");
 }

@@ -86,6 +86,20 @@ fn anchors_of_one_name_are_all_found() {
 }
 
 #[test]
+fn anchors_of_one_name_without_number_cost_no_more_than_some() {
+    let in_force = InForce::default();
+    let model = anchor("a", scope("t"));
+    for _ in 0..MOST_VOUCHERS * 3 {
+        in_force.admit(&TrustAnchor {
+            trust_anchor_id: TrustAnchorId::generate(),
+            ..model.clone()
+        });
+    }
+    let found = ids(&in_force, &subject(&model), &scope("t"));
+    assert_eq!(found.len(), MOST_VOUCHERS);
+}
+
+#[test]
 fn a_tenants_anchor_vouches_for_that_tenant_in_that_environment_only() {
     let in_force = InForce::default();
     let anchor = anchor("ca", scope("t"));

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Client, Method};
 use serde_json::json;
 
 use crate::headers::header;
-use crate::support::{Answer, TestKms, base64, in_scope};
+use crate::support::{Answer, Pki, TestKms, base64, in_scope};
 
 /// A burst, and so slow a rate that no test sees a second one.
 fn burst_of(burst: &str) -> [(&'static str, &str); 2] {
@@ -178,5 +178,35 @@ async fn every_answer_of_a_limited_route_says_where_the_caller_stands() {
         assert_eq!(limit, 500);
         assert!((480..500).contains(&remaining), "{remaining}");
         assert_eq!(reset, 1);
+    }
+}
+
+#[tokio::test]
+async fn over_tls_a_caller_is_its_tenant_and_module_and_nothing_else() {
+    let pki = Pki::new();
+    let kms = TestKms::start_tls(&pki, &burst_of("50")).await;
+    let request = |client: &Client| kms.request_over(client, Method::GET, "/kms/v1/config");
+    let caller = pki.connector(&pki.client("tenant123", "M27"));
+    exhaust(async || Answer::of(request(&caller)).await).await;
+    // Neither another certificate nor a header makes another caller of it: what
+    // it gets is what came back meanwhile, and far from another burst.
+    let again = pki.connector(&pki.client("tenant123", "M27"));
+    let renamed = async || {
+        let request = request(&again)
+            .header("X-Module-Id", "M29")
+            .header("X-Forwarded-For", "192.0.2.1");
+        Answer::of(request).await
+    };
+    let mut let_in = 0;
+    while renamed().await.status == 200 {
+        let_in += 1;
+        assert!(let_in < 40, "a bucket of its own");
+    }
+    // Others at the same address have shares of their own.
+    for (tenant, module) in [("tenant123", "M29"), ("tenant124", "M27")] {
+        let other = pki.connector(&pki.client(tenant, module));
+        let answer = Answer::of(request(&other)).await;
+        answer.ok();
+        assert_eq!(standing(&answer).1, 49);
     }
 }

@@ -47,17 +47,25 @@ fn credentials(request: &Request) -> Result<Credentials, KmsError> {
     if connection.is_some_and(|connection| connection.has_lapsed.load(Ordering::Acquire)) {
         return Err(AuthenticationFault::NoLongerVouchedFor.into());
     }
-    let claimed_module = request
-        .headers()
-        .get(MODULE_HEADER)
-        .map(|value| value.to_str().map(str::to_owned))
-        .transpose()
-        .map_err(|_| AuthenticationFault::MalformedModuleHeader)?;
+    let peer = connection.and_then(|connection| connection.peer.clone());
+    // Beside a certificate the header says nothing, so nothing of it is refused.
+    let claimed_module = match peer {
+        Some(_) => None,
+        None => claimed_module(request.headers())?,
+    };
     Ok(Credentials {
-        peer: connection.and_then(|connection| connection.peer.clone()),
+        peer,
         bearer: bearer(request.headers())?,
         claimed_module,
     })
+}
+
+fn claimed_module(headers: &HeaderMap) -> Result<Option<String>, AuthenticationFault> {
+    headers
+        .get(MODULE_HEADER)
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| AuthenticationFault::MalformedModuleHeader)
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); whether it is good is

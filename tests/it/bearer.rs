@@ -3,35 +3,25 @@
 
 use reqwest::Method;
 use reqwest::header::AUTHORIZATION;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::approver::seconds_since_1970;
-use crate::support::{Answer, Approver, SCOPE_QUERY, TestKms, with};
+use crate::support::{Answer, Issuer, SCOPE_QUERY, TestKms};
 
 const LIST: &str = "/kms/v1/keys";
 
-fn issuer() -> Approver {
-    Approver::new("m21", 5)
+fn issuer() -> Issuer {
+    Issuer::ed25519("m21", 5)
 }
 
 /// A service that knows the issuer's key, and its folder of keys.
-async fn start(issuer: &Approver, settings: &[(&str, &str)]) -> (TestKms, tempfile::TempDir) {
+async fn start(issuer: &Issuer, settings: &[(&str, &str)]) -> (TestKms, tempfile::TempDir) {
     let keys = tempfile::tempdir().expect("a folder");
     let path = keys.path().join("jwks.json");
-    let set = json!({ "keys": [issuer.jwk()] }).to_string();
-    std::fs::write(&path, set).expect("written");
+    std::fs::write(&path, Issuer::key_set(&[issuer])).expect("written");
     let path = path.display().to_string();
     let settings = [&[("KMS__AUTH__JWKS", path.as_str())], settings].concat();
     (TestKms::start_with(&settings).await, keys)
-}
-
-fn token(issuer: &Approver, changes: Value) -> String {
-    let claims = json!({
-        "sub": "workload-7", "module_id": "M27", "tenant_id": "tenant123",
-        "environment": "prod", "exp": seconds_since_1970() + 300, "aud": "M33",
-    });
-    let header = json!({ "alg": "EdDSA", "kid": "m21", "typ": "at+jwt" });
-    issuer.sign(&header, &with(claims, changes))
 }
 
 async fn list(kms: &TestKms, query: &str, headers: &[(&str, &str)]) -> Answer {
@@ -51,23 +41,15 @@ async fn list_with(kms: &TestKms, token: &str) -> Answer {
     .await
 }
 
-#[track_caller]
-fn refused_token(answer: &Answer, rule: &str) {
-    answer.refused(401, "UNAUTHENTICATED");
-    let message = answer.body["error"]["message"].as_str().expect("a message");
-    assert!(message.contains(rule), "{rule:?} is not in {message:?}");
-    assert_eq!(answer.headers["www-authenticate"], "Bearer");
-}
-
 #[tokio::test]
 async fn authorization_is_read_strictly_even_where_nobody_asks_for_it() {
     let kms = TestKms::start().await;
     let twice = [("Authorization", "Bearer a"), ("Authorization", "Bearer a")];
     let answer = list(&kms, SCOPE_QUERY, &twice).await;
-    refused_token(&answer, "not several");
+    answer.refused_token("not several");
     for value in ["Basic YTpi", "Bearer", "Bearer a b", "a.b.c"] {
         let answer = list(&kms, SCOPE_QUERY, &[("Authorization", value)]).await;
-        refused_token(&answer, "must be Bearer");
+        answer.refused_token("must be Bearer");
     }
     // Without keys to check it with, a token means nothing here.
     list_with(&kms, "a.b.c").await.ok();
@@ -78,12 +60,14 @@ async fn a_token_that_can_be_checked_decides_who_calls() {
     let issuer = issuer();
     let (kms, _keys) = start(&issuer, &[]).await;
     list(&kms, SCOPE_QUERY, &[]).await.ok();
-    list_with(&kms, &token(&issuer, json!({}))).await.ok();
-    let bearer = format!("Bearer {}", token(&issuer, json!({})));
-    let own = [("Authorization", bearer.as_str()), ("X-Module-Id", "PM-7")];
+    list_with(&kms, &issuer.token(json!({}))).await.ok();
+    let bearer = format!("Bearer {}", issuer.token(json!({})));
+    let own = [("Authorization", bearer.as_str()), ("X-Module-Id", "EPC-1")];
     list(&kms, SCOPE_QUERY, &own).await.ok();
-    let other = [("Authorization", bearer.as_str()), ("X-Module-Id", "M21")];
-    refused_token(&list(&kms, SCOPE_QUERY, &other).await, "X-Module-Id");
+    let other = [("Authorization", bearer.as_str()), ("X-Module-Id", "M27")];
+    list(&kms, SCOPE_QUERY, &other)
+        .await
+        .refused_token("X-Module-Id");
     let foreign = SCOPE_QUERY.replace("tenant123", "tenant124");
     let answer = list(&kms, &foreign, &own).await;
     answer.refused(403, "UNAUTHORIZED");
@@ -97,7 +81,9 @@ async fn a_bad_token_is_refused_with_the_rule_and_a_challenge() {
         ("KMS__AUTH__AUDIENCE", "M33"),
     ];
     let (kms, _keys) = start(&issuer, &settings).await;
-    refused_token(&list(&kms, SCOPE_QUERY, &[]).await, "Authorization: Bearer");
+    list(&kms, SCOPE_QUERY, &[])
+        .await
+        .refused_token("Authorization: Bearer");
     let now = seconds_since_1970();
     for (changes, rule) in [
         (json!({ "exp": now - 60 }), "has expired"),
@@ -106,11 +92,11 @@ async fn a_bad_token_is_refused_with_the_rule_and_a_challenge() {
         (json!({ "tenant_id": null }), "lacks the claim tenant_id"),
         (json!({ "exp": "never" }), "lacks the claim exp"),
     ] {
-        let answer = list_with(&kms, &token(&issuer, changes)).await;
-        refused_token(&answer, rule);
+        let answer = list_with(&kms, &issuer.token(changes)).await;
+        answer.refused_token(rule);
     }
-    let forged = token(&Approver::new("m21", 6), json!({}));
-    refused_token(&list_with(&kms, &forged).await, "signature");
-    refused_token(&list_with(&kms, "a.b.c").await, "not a JWT");
-    list_with(&kms, &token(&issuer, json!({}))).await.ok();
+    let forged = Issuer::ed25519("m21", 6).token(json!({}));
+    list_with(&kms, &forged).await.refused_token("signature");
+    list_with(&kms, "a.b.c").await.refused_token("not a JWT");
+    list_with(&kms, &issuer.token(json!({}))).await.ok();
 }

@@ -9,6 +9,7 @@ mod layering;
 mod support;
 
 mod approvals;
+mod approvals_callers;
 mod approvals_once;
 mod bearer;
 mod configuration;
@@ -37,4 +38,5 @@ mod signals;
 mod signing;
 mod tenancy;
 mod tls;
+mod tokens;
 mod trust_anchors;

@@ -47,17 +47,25 @@ fn credentials(request: &Request) -> Result<Credentials, KmsError> {
     if connection.is_some_and(|connection| connection.has_lapsed.load(Ordering::Acquire)) {
         return Err(AuthenticationFault::NoLongerVouchedFor.into());
     }
-    let claimed_module = request
-        .headers()
-        .get(MODULE_HEADER)
-        .map(|value| value.to_str().map(str::to_owned))
-        .transpose()
-        .map_err(|_| AuthenticationFault::MalformedModuleHeader)?;
+    let peer = connection.and_then(|connection| connection.peer.clone());
+    // Beside a certificate the header says nothing, so nothing of it is refused.
+    let claimed_module = match peer {
+        Some(_) => None,
+        None => claimed_module(request.headers())?,
+    };
     Ok(Credentials {
-        peer: connection.and_then(|connection| connection.peer.clone()),
+        peer,
         bearer: bearer(request.headers())?,
         claimed_module,
     })
+}
+
+fn claimed_module(headers: &HeaderMap) -> Result<Option<String>, AuthenticationFault> {
+    headers
+        .get(MODULE_HEADER)
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| AuthenticationFault::MalformedModuleHeader)
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1); whether it is good is
@@ -93,9 +101,50 @@ fn is_token68(token: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::domain::peer::{PeerIdentity, SpiffeId};
+
+    const PEER: &str = "spiffe://example.org/tenant/acme/env/prod/plane/tenant/module/M27";
+
+    /// A request over TLS, whose connection may have lost its right to be.
+    fn over_tls(has_lapsed: bool) -> Request {
+        let peer = PeerIdentity {
+            spiffe_id: SpiffeId::parse(PEER).expect("a name"),
+            public_key: None,
+            not_after: "2100-01-01T00:00:00Z".parse().expect("valid"),
+        };
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Connection {
+            address: ([127, 0, 0, 1], 1).into(),
+            peer: Some(Arc::new(peer)),
+            has_lapsed: Arc::new(has_lapsed.into()),
+        });
+        request
+    }
+
+    #[test]
+    fn a_request_on_a_connection_that_has_lapsed_is_nobodys() {
+        assert!(credentials(&over_tls(false)).is_ok_and(|found| found.peer.is_some()));
+        assert!(matches!(
+            credentials(&over_tls(true)),
+            Err(KmsError::Unauthenticated(
+                AuthenticationFault::NoLongerVouchedFor
+            ))
+        ));
+    }
+
+    #[test]
+    fn beside_a_certificate_the_module_header_is_not_read() {
+        for value in [&b"M21"[..], b"M\xFC"] {
+            let value = HeaderValue::from_bytes(value).expect("a header");
+            let mut request = over_tls(false);
+            request.headers_mut().insert(MODULE_HEADER, value);
+            assert!(credentials(&request).is_ok_and(|found| found.claimed_module.is_none()));
+        }
+    }
 
     fn read(values: &[&'static str]) -> Result<Option<Vec<u8>>, AuthenticationFault> {
         let mut headers = HeaderMap::new();

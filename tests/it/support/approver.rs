@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -64,10 +65,15 @@ impl Approver {
 
     /// A token of this header and these claims.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(header), part(claims));
-        let signature = self.key.sign(signed.as_bytes()).to_bytes();
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+        compact(header, claims, |message| {
+            self.key.sign(message).to_bytes().to_vec()
+        })
+    }
+
+    /// The private key in PKCS#8, for whoever uses it for something else too.
+    pub(crate) fn private_key(&self) -> Vec<u8> {
+        let key = self.key.to_pkcs8_der().expect("DER");
+        key.as_bytes().to_vec()
     }
 
     /// An approval of a new key for signing and verifying.
@@ -79,6 +85,18 @@ impl Approver {
     pub(crate) fn approve_on(&self, operation: &str, key_id: &str) -> String {
         self.approve(json!({ "operation": operation, "key_id": key_id }))
     }
+}
+
+/// A compact JWS (RFC 7515 §7.1) with whatever stands for its signature.
+pub(crate) fn compact(
+    header: &Value,
+    claims: &Value,
+    sign: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = sign(signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// What an approval of the usual new key says.

@@ -1,6 +1,7 @@
 //! A service to talk to, and something to say.
 
 pub(crate) mod approver;
+mod issuer;
 mod ledger;
 mod operations;
 mod pki;
@@ -9,6 +10,7 @@ mod raw;
 mod service;
 
 pub(crate) use approver::{Approver, SignedKms};
+pub(crate) use issuer::{Issuer, public_rsa_forms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};

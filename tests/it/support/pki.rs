@@ -177,13 +177,28 @@ impl TestAuthority {
         uri: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> ClientCertificate {
+        let key = KeyPair::generate().expect("a key");
+        self.certify(uri, &key, change)
+    }
+
+    /// A client's certificate with this URI name of this key, in PKCS#8.
+    pub(crate) fn client_with_key(&self, uri: &str, pkcs8: &[u8]) -> ClientCertificate {
+        let key = KeyPair::try_from(pkcs8).expect("a private key");
+        self.certify(uri, &key, |_| {})
+    }
+
+    fn certify(
+        &self,
+        uri: &str,
+        key: &KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> ClientCertificate {
         let serial = SerialNumber::from(uuid::Uuid::new_v4().as_u64_pair().0 >> 1);
         let mut params = leaf("client", ExtendedKeyUsagePurpose::ClientAuth);
         params.subject_alt_names = vec![SanType::URI(uri.try_into().expect("ASCII"))];
         params.serial_number = Some(serial.clone());
         change(&mut params);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = self.sign(&params, &key);
+        let certificate = self.sign(&params, key);
         ClientCertificate {
             pem: format!("{}{}", key.serialize_pem(), certificate.pem()),
             serial,

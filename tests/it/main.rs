@@ -22,6 +22,7 @@ mod errors_load;
 mod headers;
 mod health;
 mod hostile_http;
+mod isolation;
 mod key_usage;
 mod keys;
 mod lifecycle;

@@ -4,6 +4,8 @@
 //! The authority's key lies beside what it signed, which no real one may. It knows
 //! files and their forms, and nothing of what the service makes of them.
 
+mod guide;
+
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -96,7 +98,7 @@ pub(super) fn run(wanted: &DevPki) -> ExitCode {
     let folder = std::path::absolute(&wanted.out).unwrap_or_else(|_| wanted.out.clone());
     let made = make(wanted, &folder, SystemClock.now()).and_then(|files| lay_out(&folder, &files));
     let said = match &made {
-        Ok(()) => say(wanted, &folder, &mut stdout),
+        Ok(()) => guide::print(wanted, &folder, &mut stdout),
         Err(fault) => writeln!(stderr, "{fault}"),
     };
     if made.is_ok() && said.is_ok() {
@@ -382,46 +384,6 @@ fn lay_out(folder: &Path, files: &[NewFile]) -> Result<(), Fault> {
             .map_err(unwritable(&path))?;
     }
     Ok(())
-}
-
-fn say(wanted: &DevPki, folder: &Path, out: &mut impl Write) -> io::Result<()> {
-    let at = |name: &str| quoted(folder.join(name).as_os_str());
-    let first = wanted.modules.first().map_or("M21", ModuleId::as_str);
-    let scope = format!(
-        "tenant_id={}&environment={}&plane={}",
-        wanted.tenant.as_str(),
-        wanted.environment.as_str(),
-        wanted.plane.as_str()
-    );
-    writeln!(
-        out,
-        "FOR TRYING OUT ONLY: the key of this authority lies in a file, and whoever has it is\n\
-         every tenant and every module.\n\n\
-         Made in {}, valid for {} days:\n  \
-         ca.pem, ca.key, ca.crl          the authority, and its empty revocation list\n  \
-         server.pem, server.key          the service, for {}, 127.0.0.1 and ::1\n  \
-         client-MODULE.pem and .key      a client a module, of the tenant {}\n  \
-         client-GLOBAL-M32.pem and .key  the platform, which owns shared trust anchors\n  \
-         approver-{}.pem, approver-{}.pem, approvers.jwks   two approvers and their key set\n  \
-         m21.pem, m21.jwks               the key that signs M21's tokens, and its key set\n  \
-         kek                             the key-encryption key\n  \
-         kms.env                         the settings of production mode with these files\n\n\
-         Start the service:\n  (. {} && kms serve)\n\
-         Ask it something:\n  curl --cacert {} --cert {} --key {} \\\n    \
-         'https://{}:8002/kms/v1/keys?{scope}'",
-        folder.display(),
-        wanted.days,
-        wanted.server_name,
-        wanted.tenant.as_str(),
-        APPROVERS[0],
-        APPROVERS[1],
-        at("kms.env"),
-        at("ca.pem"),
-        at(&format!("client-{first}.pem")),
-        at(&format!("client-{first}.key")),
-        wanted.server_name,
-    )?;
-    out.flush()
 }
 
 #[cfg(test)]

@@ -77,6 +77,18 @@ fn what_dev_pki_makes_is_healthy_and_says_nothing_of_development() {
 }
 
 #[test]
+fn the_commands_that_dev_pki_prints_make_a_key_and_show_it() {
+    let production = Production::lay_out();
+    let kms = production.start();
+    let made = production.run_printed(&kms, "Make a key, which alice approves:");
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let listed = production.run_printed(&kms, "See it:");
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed["keys"][0]["key_id"], made["key_id"], "{made}");
+    assert!(made["key_id"].is_string(), "{made}");
+}
+
+#[test]
 fn the_operations_listener_serves_probes_and_metrics_and_nothing_else() {
     let production = Production::lay_out();
     let kms = production.start();

@@ -26,19 +26,42 @@ pub(crate) fn in_tried_scope(fields: Value) -> Value {
 /// What `kms dev-pki` laid out.
 pub(crate) struct Production {
     folder: TempDir,
+    printed: String,
 }
 
 impl Production {
     /// Lets the binary make everything, in a folder of its own.
     pub(crate) fn lay_out() -> Self {
-        let production = Self {
-            folder: tempfile::tempdir().expect("a folder"),
-        };
-        let out = production.folder.path().join("pki");
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("pki");
         let arguments = ["dev-pki", "--out", out.to_str().expect("UTF-8")];
-        let made = KmsProcess::run(production.folder.path(), &arguments, &[]);
+        let made = KmsProcess::run(folder.path(), &arguments, &[]);
         assert_eq!(made.code, Some(0), "{made:?}");
-        production
+        Self {
+            folder,
+            printed: made.stdout,
+        }
+    }
+
+    /// Runs the commands that were printed under these words, as far as the next,
+    /// in a shell that finds `kms`; the port is that of the service.
+    pub(crate) fn run_printed(&self, kms: &KmsProcess, words: &str) -> String {
+        let mut lines = self.printed.lines().skip_while(|line| *line != words);
+        assert!(lines.next().is_some(), "{words}: {}", self.printed);
+        let commands: Vec<&str> = lines.take_while(|line| line.starts_with(' ')).collect();
+        let port = format!(":{}/", kms.api().port());
+        let commands = commands.join("\n").replace(":8002/", &port);
+        let binary = Path::new(env!("CARGO_BIN_EXE_kms"));
+        let mut path = binary.parent().expect("a folder").display().to_string();
+        path.push_str(":/usr/local/bin:/usr/bin:/bin");
+        let ended = Command::new("/bin/sh")
+            .args(["-ec", &commands])
+            .env_clear()
+            .env("PATH", path)
+            .output()
+            .expect("a shell runs");
+        assert!(ended.status.success(), "{commands}: {ended:?}");
+        String::from_utf8(ended.stdout).expect("UTF-8")
     }
 
     /// The path of a file that was made, or that is to be put beside them.

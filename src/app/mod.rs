@@ -9,7 +9,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 pub use self::reload::ReloadHandle;
 
 use self::anchors::AnchorsInForce;
-use self::reload::Keeper;
+use self::reload::{FirstLook, Keeper};
 use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
@@ -169,6 +169,7 @@ pub struct App {
     shutdown_grace: Duration,
     material: Vec<Arc<dyn Material>>,
     reload: ReloadHandle,
+    first_look: FirstLook,
 }
 
 impl App {
@@ -179,6 +180,7 @@ impl App {
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let first_look = FirstLook::at(renewable_files(config));
         // Before anything is made that a failed start would leave behind.
         let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
@@ -246,6 +248,7 @@ impl App {
             shutdown_grace: server.shutdown_grace.as_duration(),
             material,
             reload: ReloadHandle::new(),
+            first_look,
         })
     }
 
@@ -289,6 +292,7 @@ impl App {
             service: Arc::clone(&self.service),
             metrics: Arc::clone(&self.state.metrics),
             handle: self.reload,
+            first_look: self.first_look,
         };
         let kept: Vec<_> = self
             .material
@@ -367,6 +371,18 @@ fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> Joi
             service.probe_health().await;
         }
     })
+}
+
+/// Every file and folder that is read again when it changes.
+fn renewable_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let tls = &config.tls;
+    let of_tls = [&tls.certificate, &tls.private_key, &tls.client_ca, &tls.crl];
+    let key_sets = [&config.auth.jwks, &config.approvals.jwks];
+    let key_sets = key_sets.into_iter().filter_map(|jwks| match jwks {
+        Some(KeySetLocation::File(path)) => Some(path.clone()),
+        Some(KeySetLocation::Address(_)) | None => None,
+    });
+    of_tls.into_iter().filter_map(Clone::clone).chain(key_sets)
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

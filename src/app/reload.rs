@@ -6,6 +6,7 @@
 //! kernel: Kubernetes swaps a link several folders up, which a watch of the file
 //! itself does not see.
 
+use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -43,11 +44,37 @@ impl ReloadHandle {
     }
 }
 
+/// Files as they were before they were read for the first time: what changes while
+/// the service starts is noticed like every other change.
+pub(super) struct FirstLook(BTreeMap<PathBuf, Look>);
+
+impl FirstLook {
+    /// Looks at these files and folders.
+    pub(super) fn at(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self(
+            paths
+                .into_iter()
+                .map(|path| {
+                    let look = look_now(std::slice::from_ref(&path));
+                    (path, look)
+                })
+                .collect(),
+        )
+    }
+
+    /// What was seen of these of them.
+    fn of(&self, paths: &[PathBuf]) -> Look {
+        let seen = paths.iter().filter_map(|path| self.0.get(path));
+        Look(seen.flat_map(|look| look.0.iter().cloned()).collect())
+    }
+}
+
 /// What the tasks share.
 pub(super) struct Keeper {
     pub(super) service: Arc<KmsService>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) handle: ReloadHandle,
+    pub(super) first_look: FirstLook,
 }
 
 impl Keeper {
@@ -59,8 +86,9 @@ impl Keeper {
     ) -> JoinHandle<()> {
         let (service, metrics) = (Arc::clone(&self.service), Arc::clone(&self.metrics));
         let asked = self.handle.0.subscribe();
+        let first_look = self.first_look.of(&material.files());
         tokio::spawn(async move {
-            let keeping = keep_fresh(material, asked, &metrics, || async {
+            let keeping = keep_fresh(material, first_look, asked, &metrics, || async {
                 service.probe_health().await;
             });
             tokio::select! {
@@ -74,11 +102,12 @@ impl Keeper {
 /// Never returns. Calls `afterwards` after every attempt, whatever came of it.
 async fn keep_fresh<F: Future<Output = ()>>(
     material: Arc<dyn Material>,
+    first_look: Look,
     mut asked: watch::Receiver<u64>,
     metrics: &Metrics,
     afterwards: impl Fn() -> F,
 ) {
-    let mut in_force = look(material.files()).await;
+    let mut in_force = first_look;
     let mut last_look = in_force.clone();
     let mut due = due(material.as_ref(), false);
     loop {
@@ -262,6 +291,7 @@ mod tests {
         let before = material.reads.load(Ordering::SeqCst);
         let keeping = keep_fresh(
             Arc::clone(material) as Arc<dyn Material>,
+            FirstLook::at(material.files()).of(&material.files()),
             handle.0.subscribe(),
             &metrics,
             || async {},

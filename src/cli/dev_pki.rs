@@ -4,6 +4,8 @@
 //! The authority's key lies beside what it signed, which no real one may. It knows
 //! files and their forms, and nothing of what the service makes of them.
 
+mod guide;
+
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -13,13 +15,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use clap::Args;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519,
-    SanType, SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber, date_time_ymd,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -95,7 +98,7 @@ pub(super) fn run(wanted: &DevPki) -> ExitCode {
     let folder = std::path::absolute(&wanted.out).unwrap_or_else(|_| wanted.out.clone());
     let made = make(wanted, &folder, SystemClock.now()).and_then(|files| lay_out(&folder, &files));
     let said = match &made {
-        Ok(()) => say(wanted, &folder, &mut stdout),
+        Ok(()) => guide::print(wanted, &folder, &mut stdout),
         Err(fault) => writeln!(stderr, "{fault}"),
     };
     if made.is_ok() && said.is_ok() {
@@ -159,20 +162,17 @@ fn make(wanted: &DevPki, folder: &Path, now: Timestamp) -> Result<Vec<NewFile>, 
 
     let mut approvers = Vec::new();
     for name in APPROVERS {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        approvers.push(public_jwk(&key, Some(name)));
-        files.push(NewFile::secret(
-            format!("approver-{name}.pem"),
-            key.serialize_pem(),
-        ));
+        let key = SigningKey::generate()?;
+        approvers.push(key.public_jwk(Some(name)));
+        files.push(NewFile::secret(format!("approver-{name}.pem"), key.pem()?));
     }
     files.push(NewFile::public("approvers.jwks", key_set(&approvers)));
-    let m21 = KeyPair::generate_for(&PKCS_ED25519)?;
+    let m21 = SigningKey::generate()?;
     files.push(NewFile::public(
         "m21.jwks",
-        key_set(&[public_jwk(&m21, None)]),
+        key_set(&[m21.public_jwk(None)]),
     ));
-    files.push(NewFile::secret("m21.pem", m21.serialize_pem()));
+    files.push(NewFile::secret("m21.pem", m21.pem()?));
     files.push(NewFile::secret("kek", random_bytes()?));
     files.push(NewFile::public("kms.env", environment_file(folder)));
     Ok(files)
@@ -269,18 +269,41 @@ fn revocation_list(ca: &Issuer<'_, KeyPair>, validity: &Validity) -> Result<Stri
     Ok(list.signed_by(ca)?.pem()?)
 }
 
-/// An Ed25519 key as an entry of a key set (RFC 8037 §2), named by its thumbprint
-/// (RFC 7638 §3).
-fn public_jwk(key: &KeyPair, owner: Option<&str>) -> Value {
-    let x = URL_SAFE_NO_PAD.encode(key.public_key_raw());
-    let kid = thumbprint(&x);
-    let mut jwk = json!({
-        "kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": "EdDSA",
-    });
-    if let Some(owner) = owner {
-        jwk["sub"] = owner.into();
+/// A key that signs tokens.
+struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    fn generate() -> Result<Self, Fault> {
+        let key = Ed25519KeyPair::generate().map_err(|_| rcgen::Error::RingUnspecified)?;
+        Ok(Self(key))
     }
-    jwk
+
+    /// PKCS#8 of version 1 (RFC 5958 §2), without the public key in it: openssl 3.0
+    /// does not read a later one.
+    fn pem(&self) -> Result<String, Fault> {
+        let der = self.0.to_pkcs8v1();
+        let der = der.map_err(|_| rcgen::Error::RingUnspecified)?;
+        let text = Zeroizing::new(STANDARD.encode(der));
+        // One line of base64: these 48 bytes are never more.
+        Ok(format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            *text
+        ))
+    }
+
+    /// The public half as an entry of a key set (RFC 8037 §2), named by its
+    /// thumbprint (RFC 7638 §3).
+    fn public_jwk(&self, owner: Option<&str>) -> Value {
+        let x = URL_SAFE_NO_PAD.encode(self.0.public_key());
+        let kid = thumbprint(&x);
+        let mut jwk = json!({
+            "kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid, "use": "sig", "alg": "EdDSA",
+        });
+        if let Some(owner) = owner {
+            jwk["sub"] = owner.into();
+        }
+        jwk
+    }
 }
 
 /// Of the required members alone, in order and without white space.
@@ -361,46 +384,6 @@ fn lay_out(folder: &Path, files: &[NewFile]) -> Result<(), Fault> {
             .map_err(unwritable(&path))?;
     }
     Ok(())
-}
-
-fn say(wanted: &DevPki, folder: &Path, out: &mut impl Write) -> io::Result<()> {
-    let at = |name: &str| quoted(folder.join(name).as_os_str());
-    let first = wanted.modules.first().map_or("M21", ModuleId::as_str);
-    let scope = format!(
-        "tenant_id={}&environment={}&plane={}",
-        wanted.tenant.as_str(),
-        wanted.environment.as_str(),
-        wanted.plane.as_str()
-    );
-    writeln!(
-        out,
-        "FOR TRYING OUT ONLY: the key of this authority lies in a file, and whoever has it is\n\
-         every tenant and every module.\n\n\
-         Made in {}, valid for {} days:\n  \
-         ca.pem, ca.key, ca.crl          the authority, and its empty revocation list\n  \
-         server.pem, server.key          the service, for {}, 127.0.0.1 and ::1\n  \
-         client-MODULE.pem and .key      a client a module, of the tenant {}\n  \
-         client-GLOBAL-M32.pem and .key  the platform, which owns shared trust anchors\n  \
-         approver-{}.pem, approver-{}.pem, approvers.jwks   two approvers and their key set\n  \
-         m21.pem, m21.jwks               the key that signs M21's tokens, and its key set\n  \
-         kek                             the key-encryption key\n  \
-         kms.env                         the settings of production mode with these files\n\n\
-         Start the service:\n  (. {} && kms serve)\n\
-         Ask it something:\n  curl --cacert {} --cert {} --key {} \\\n    \
-         'https://{}:8002/kms/v1/keys?{scope}'",
-        folder.display(),
-        wanted.days,
-        wanted.server_name,
-        wanted.tenant.as_str(),
-        APPROVERS[0],
-        APPROVERS[1],
-        at("kms.env"),
-        at("ca.pem"),
-        at(&format!("client-{first}.pem")),
-        at(&format!("client-{first}.key")),
-        wanted.server_name,
-    )?;
-    out.flush()
 }
 
 #[cfg(test)]

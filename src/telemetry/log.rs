@@ -133,9 +133,19 @@ where
 
 struct JsonFields<'a>(&'a mut String);
 
+impl JsonFields<'_> {
+    /// A text, unless every line has it: an object with a name in it twice is one
+    /// that strict readers refuse (RFC 8259 §4).
+    fn push(&mut self, field: &Field, value: &str) {
+        if !["version", "environment", "host"].contains(&field.name()) {
+            push_string(self.0, field.name(), value);
+        }
+    }
+}
+
 impl Visit for JsonFields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        push_string(self.0, field.name(), value);
+        self.push(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -154,16 +164,16 @@ impl Visit for JsonFields<'_> {
         if value.is_finite() {
             let _ = write!(self.0, ",\"{}\":{value}", field.name());
         } else {
-            push_string(self.0, field.name(), &value.to_string());
+            self.push(field, &value.to_string());
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        push_string(self.0, field.name(), &chain(value));
+        self.push(field, &chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        push_string(self.0, field.name(), &format!("{value:?}"));
+        self.push(field, &format!("{value:?}"));
     }
 }
 

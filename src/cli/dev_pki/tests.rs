@@ -198,7 +198,7 @@ fn the_settings_are_what_a_shell_reads_even_from_an_odd_folder() {
 fn it_says_loudly_what_it_is_for() {
     let folder = Path::new("/x");
     let mut out = Vec::new();
-    say(&wanted(folder, &["--modules", "M29"]), folder, &mut out).expect("written");
+    guide::print(&wanted(folder, &["--modules", "M29"]), folder, &mut out).expect("written");
     let said = String::from_utf8(out).expect("text");
     assert!(said.starts_with("FOR TRYING OUT ONLY"));
     assert!(

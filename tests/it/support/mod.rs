@@ -4,9 +4,11 @@ pub(crate) mod approver;
 mod issuer;
 mod ledger;
 mod operations;
+pub(crate) mod outsider;
 mod pki;
 mod process;
 mod raw;
+pub(crate) mod renewing;
 mod service;
 
 pub(crate) use approver::{Approver, SignedKms};
@@ -14,7 +16,7 @@ pub(crate) use issuer::{Issuer, public_rsa_forms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
-pub(crate) use process::KmsProcess;
+pub(crate) use process::{Ended, KmsProcess};
 pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms, config};
 

@@ -29,18 +29,23 @@ impl Pki {
         let authority = TestAuthority::new("configured CA");
         let folder = tempfile::tempdir().expect("a folder");
         let pki = Self { authority, folder };
+        pki.renew_server();
+        pki.write("ca.pem", &pki.authority.pem());
+        pki.revoke(&[]);
+        pki
+    }
+
+    /// Puts a new server certificate and its key in the place of the old ones.
+    pub(crate) fn renew_server(&self) {
         let mut params = leaf("kms", ExtendedKeyUsagePurpose::ServerAuth);
         params.subject_alt_names = vec![
             SanType::IpAddress([127, 0, 0, 1].into()),
             SanType::DnsName("localhost".try_into().expect("ASCII")),
         ];
         let key = KeyPair::generate().expect("a key");
-        let server = pki.authority.sign(&params, &key);
-        pki.write("server.pem", &server.pem());
-        pki.write("server.key", &key.serialize_pem());
-        pki.write("ca.pem", &pki.authority.pem());
-        pki.revoke(&[]);
-        pki
+        let server = self.authority.sign(&params, &key);
+        self.write("server.pem", &server.pem());
+        self.write("server.key", &key.serialize_pem());
     }
 
     /// The settings that make a service speak TLS with these files.

@@ -2,7 +2,9 @@
 //! only place that sees every room.
 
 mod anchors;
+mod identities;
 mod reload;
+mod start_error;
 mod tls_front;
 
 use std::fs::DirBuilder;
@@ -18,30 +20,28 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use self::reload::ReloadHandle;
+pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
+use self::identities::identities;
 use self::reload::{FirstLook, Keeper};
 use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
-use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
-use crate::adapters::hsm::software::kek::{KekFault, KeyEncryptionKey};
+use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
+use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::iam::{
-    ApprovalCheck, ApprovalRules, CallerRules, KeySetOrigin, KeySetRole, KeySetSource, PlatformIam,
-    TokenRules,
-};
-use crate::adapters::ledger::{LedgerKeyFault, LedgerSigner};
+use crate::adapters::ledger::LedgerSigner;
 use crate::adapters::trust_plane::X509TrustPlane;
-use crate::config::{ApprovalMode, Config, CorsOrigins, KeySetLocation, StoreUrl};
+use crate::config::{Config, CorsOrigins, KeySetLocation, StoreUrl};
 use crate::domain::algorithm::KeyType;
 use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
-use crate::ports::data_plane::{DataPlane, Unavailable};
+use crate::ports::data_plane::DataPlane;
 use crate::ports::ledger::EvidenceLedger as _;
-use crate::ports::material::{Material, MaterialFault};
+use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
@@ -56,107 +56,6 @@ pub(crate) const LEDGER_KEY_FILE: &str = "ledger.key";
 /// Under these names the store remembers which keys it belongs to.
 const KEK_PIN: &str = "kek_id";
 const LEDGER_PIN: &str = "ledger_public_key";
-
-/// Why the service did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data folder cannot be made.
-    #[error("the data folder {path} (data_dir) cannot be made")]
-    DataDir {
-        /// The folder.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The store cannot be opened.
-    #[error("the store cannot be opened")]
-    Store(#[from] OpenError),
-    /// The store was opened, and failed.
-    #[error("the store failed while starting")]
-    StoreFailed(#[from] Unavailable),
-    /// The key-encryption key cannot be used.
-    #[error(transparent)]
-    Kek(#[from] KekFault),
-    /// The store has keys, and the key that seals them is not there.
-    #[error(
-        "the store holds keys, and {file} with the key-encryption key that seals them is missing; \
-         restore it from its backup, or move the data folder away to start anew"
-    )]
-    KekMissing {
-        /// Where it was looked for.
-        file: String,
-    },
-    /// The store's secrets are sealed under another key.
-    #[error(
-        "the key-encryption key in {file} is not the one that this store's keys are sealed under; \
-         restore the right one from its backup"
-    )]
-    KekForeign {
-        /// Where it came from.
-        file: String,
-    },
-    /// The ledger's key cannot be used.
-    #[error("the ledger's signing key cannot be used")]
-    LedgerKey(#[from] LedgerKeyFault),
-    /// The store has receipts, and the key that signed them is not there.
-    #[error(
-        "the store holds receipts, and {file} with the key that signs them is missing; \
-         restore it from its backup, or move the data folder away to start anew"
-    )]
-    LedgerKeyMissing {
-        /// Where it was looked for.
-        file: String,
-    },
-    /// The store's receipts are signed with another key.
-    #[error(
-        "the ledger's key in {file} is not the one that signed this store's receipts; \
-         restore the right one from its backup"
-    )]
-    LedgerKeyForeign {
-        /// Where it came from.
-        file: String,
-    },
-    /// The newest receipt does not verify.
-    #[error(
-        "the newest receipt of the ledger, number {leaf_index}, does not verify: the store was \
-         changed by something other than this service"
-    )]
-    LedgerBroken {
-        /// Its place, from 0.
-        leaf_index: u64,
-    },
-    /// A key set cannot be used.
-    #[error("{setting} cannot be used")]
-    KeySet {
-        /// The setting it comes from.
-        setting: &'static str,
-        /// Why.
-        source: MaterialFault,
-    },
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({setting})")]
-    Listen {
-        /// The setting it comes from.
-        setting: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The files of TLS cannot be used.
-    #[error("the files of TLS cannot be used: {faults}")]
-    Tls {
-        /// What is wrong with each, and how to mend it.
-        faults: String,
-    },
-    /// The metrics cannot be set up.
-    #[error("the metrics cannot be set up")]
-    Metrics(#[from] prometheus::Error),
-    /// The configuration asks for what this version does not have; the
-    /// configuration's own rules say so first.
-    #[error("this version has no such store")]
-    Unsupported,
-}
 
 /// A service that listens and has not begun to answer.
 pub struct App {
@@ -481,75 +380,6 @@ async fn ledger_signer(
         }),
         _ => Ok(signer),
     }
-}
-
-/// Who identifies callers and verifies approvals, and the key sets that it stands
-/// on, for whoever renews them.
-async fn identities(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<(PlatformIam, Vec<Arc<dyn Material>>), StartError> {
-    let (auth, approvals) = (&config.auth, &config.approvals);
-    let callers_keys = key_set(KeySetRole::Callers, auth.jwks.as_ref(), clock, metrics).await?;
-    let approvers_keys = match approvals.mode {
-        ApprovalMode::Development => None,
-        ApprovalMode::Signed => {
-            let location = approvals.jwks.as_ref();
-            key_set(KeySetRole::Approvers, location, clock, metrics).await?
-        }
-    };
-    let material = [&callers_keys, &approvers_keys]
-        .into_iter()
-        .flatten()
-        .map(|keys| Arc::clone(keys) as Arc<dyn Material>)
-        .collect();
-    let mode = match (approvals.mode, approvers_keys) {
-        (ApprovalMode::Development, _) => ApprovalCheck::Development,
-        (ApprovalMode::Signed, Some(keys)) => ApprovalCheck::Signed(keys),
-        // The configuration's own rules say so first.
-        (ApprovalMode::Signed, None) => {
-            return Err(StartError::KeySet {
-                setting: KeySetRole::Approvers.setting(),
-                source: MaterialFault::new("signed approvals need the approvers' keys"),
-            });
-        }
-    };
-    let callers = CallerRules {
-        tokens: callers_keys.map(|keys| TokenRules {
-            keys,
-            issuer: auth.issuer.clone(),
-            audience: auth.audience.clone(),
-        }),
-        require_token: auth.require_jwt,
-        believe_unidentified: config.believes_unidentified_callers(),
-    };
-    let approvals = ApprovalRules {
-        mode,
-        quorum: approvals.quorum.get(),
-    };
-    let iam = PlatformIam::new(callers, approvals, Arc::clone(clock));
-    Ok((iam, material))
-}
-
-/// A key set, read for the first time.
-async fn key_set(
-    role: KeySetRole,
-    location: Option<&KeySetLocation>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Arc<KeySetSource>>, StartError> {
-    let origin = match location {
-        None => return Ok(None),
-        Some(KeySetLocation::File(path)) => KeySetOrigin::File(path.clone()),
-        Some(KeySetLocation::Address(address)) => KeySetOrigin::Address(address.clone()),
-    };
-    let source = KeySetSource::new(role, origin, Arc::clone(clock), Arc::clone(metrics));
-    source.start().await.map_err(|source| StartError::KeySet {
-        setting: role.setting(),
-        source,
-    })?;
-    Ok(Some(Arc::new(source)))
 }
 
 fn service_policy(config: &Config) -> ServicePolicy {

@@ -21,9 +21,12 @@ const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 /// The most files that are read of one folder.
 const MOST_FILES: usize = 1_024;
 
-/// What others than the owner may not do with a private key: the group may read
-/// (a Kubernetes secret under an `fsGroup` has mode 0440) and no more.
-const FORBIDDEN_MODE: u32 = 0o037;
+/// What nobody but the owner may do with a private key: put another in its place.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// What is warned about and no more: a Kubernetes secret has mode 0644 unless
+/// somebody says otherwise, and within a container there are no others.
+const READABLE_BY_ALL: u32 = 0o004;
 
 /// A file and the setting that it comes from.
 pub(super) struct Source<'a> {
@@ -90,11 +93,19 @@ impl Source<'_> {
             .permissions()
             .mode()
             & 0o777;
-        if mode & FORBIDDEN_MODE != 0 {
+        if mode & WRITABLE_BY_OTHERS != 0 {
             return Err(self.fault(format_args!(
-                "has mode {mode:04o}, so others can reach the key; run `chmod 600` on it (or 640 \
+                "has mode {mode:04o}, so others can change the key; run `chmod 600` on it (or 640 \
                  for a group that may read it), and replace the key if it may have been read"
             )));
+        }
+        if mode & READABLE_BY_ALL != 0 {
+            tracing::warn!(
+                setting = self.setting,
+                file = %self.path.display(),
+                mode = format_args!("{mode:04o}"),
+                "every user of this machine can read this private key; run `chmod 600` on it"
+            );
         }
         let content = Zeroizing::new(self.read()?);
         let mut found = PrivateKeyDer::pem_slice_iter(&content);
@@ -226,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_is_for_its_owner_and_at_most_readable_for_a_group() {
+    fn a_private_key_that_others_can_change_is_refused() {
         let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
         let folder = folder_with(&[("key.pem", &key)]);
         let path = folder.path().join("key.pem");
@@ -236,9 +247,10 @@ mod tests {
             (0o440, true),
             (0o640, true),
             (0o660, false),
-            (0o604, false),
-            (0o644, false),
-            (0o601, false),
+            (0o644, true),
+            (0o620, false),
+            (0o602, false),
+            (0o666, false),
         ] {
             with_mode(&path, mode);
             let read = source(&path).private_key();

@@ -76,6 +76,29 @@ pub enum SecretFileFault {
     },
 }
 
+/// Who lays a file out, and so decides who may read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaidOutBy {
+    /// The service: its own files are for nobody else.
+    Service,
+    /// The operator. Kubernetes lays a secret out with mode 0644 unless somebody
+    /// says otherwise, and within a container there are no others: that is warned
+    /// about and no more. A file that others can change is refused all the same.
+    Operator,
+}
+
+impl LaidOutBy {
+    const fn refuses(self) -> u32 {
+        match self {
+            Self::Service => 0o077,
+            Self::Operator => 0o022,
+        }
+    }
+}
+
+/// What every user of the machine has.
+const READABLE_BY_ALL: u32 = 0o004;
+
 /// Loads a secret from a file of 32 raw bytes, or of their base64 with at most
 /// one line end behind it; `None` when there is no such file.
 ///
@@ -83,7 +106,7 @@ pub enum SecretFileFault {
 /// [`SecretFileFault::Exposed`], [`SecretFileFault::WrongSize`],
 /// [`SecretFileFault::NotBase64`], [`SecretFileFault::Unreadable`]; each names the
 /// file and says how to mend it.
-pub fn load(path: &Path) -> Result<Option<SecretBytes>, SecretFileFault> {
+pub fn load(path: &Path, by: LaidOutBy) -> Result<Option<SecretBytes>, SecretFileFault> {
     let unreadable = |source| SecretFileFault::Unreadable {
         path: path.to_owned(),
         source,
@@ -95,11 +118,18 @@ pub fn load(path: &Path) -> Result<Option<SecretBytes>, SecretFileFault> {
     };
     // Asked of the open file and not of the path, which could change between.
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & by.refuses() != 0 {
         return Err(SecretFileFault::Exposed {
             path: path.to_owned(),
             mode,
         });
+    }
+    if mode & READABLE_BY_ALL != 0 {
+        tracing::warn!(
+            file = %path.display(),
+            mode = format_args!("{mode:04o}"),
+            "every user of this machine can read this secret; run `chmod 600` on it"
+        );
     }
     let mut content = Zeroizing::new([0u8; READ_LIMIT]);
     let length = read_up_to(file, &mut content[..]).map_err(unreadable)?;
@@ -235,7 +265,7 @@ mod tests {
 
     fn loaded(content: &[u8]) -> Result<Option<SecretBytes>, SecretFileFault> {
         let (_folder, path) = file(content, 0o600);
-        load(&path)
+        load(&path, LaidOutBy::Service)
     }
 
     fn bytes_of(content: &[u8]) -> Vec<u8> {
@@ -283,7 +313,7 @@ mod tests {
     fn a_file_that_others_can_reach_is_refused() {
         for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o660] {
             let (_folder, path) = file(&[1; 32], mode);
-            let refused = load(&path).err().expect("refused");
+            let refused = load(&path, LaidOutBy::Service).err().expect("refused");
             assert!(
                 matches!(refused, SecretFileFault::Exposed { mode: found, .. } if found == mode)
             );
@@ -293,17 +323,38 @@ mod tests {
         }
         for mode in [0o600, 0o400] {
             let (_folder, path) = file(&[1; 32], mode);
-            assert!(load(&path).is_ok());
+            assert!(load(&path, LaidOutBy::Service).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_operators_may_be_read_by_others_and_not_changed() {
+        for (mode, is_taken) in [
+            (0o440, true),
+            (0o644, true),
+            (0o620, false),
+            (0o602, false),
+            (0o666, false),
+        ] {
+            let (_folder, path) = file(&[1; 32], mode);
+            assert_eq!(
+                load(&path, LaidOutBy::Operator).is_ok(),
+                is_taken,
+                "{mode:o}"
+            );
         }
     }
 
     #[test]
     fn no_file_is_no_secret_and_a_folder_is_a_fault() {
         let folder = tempfile::tempdir().expect("a folder");
-        assert!(matches!(load(&folder.path().join("secret")), Ok(None)));
+        assert!(matches!(
+            load(&folder.path().join("secret"), LaidOutBy::Service),
+            Ok(None)
+        ));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("set");
         assert!(matches!(
-            load(folder.path()),
+            load(folder.path(), LaidOutBy::Service),
             Err(SecretFileFault::Unreadable { .. })
         ));
     }
@@ -313,7 +364,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("made/along/secret");
         create(&path, &SecretBytes::new(vec![7; 32])).expect("created");
-        let loaded = load(&path).expect("loads").expect("is there");
+        let loaded = load(&path, LaidOutBy::Service)
+            .expect("loads")
+            .expect("is there");
         assert_eq!(loaded.expose(), [7; 32]);
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);

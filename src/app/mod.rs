@@ -32,6 +32,7 @@ use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
 use crate::adapters::ledger::LedgerSigner;
+use crate::adapters::secret_file::LaidOutBy;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, StoreUrl};
 use crate::domain::algorithm::KeyType;
@@ -331,7 +332,11 @@ async fn key_encryption_key(
 ) -> Result<KeyEncryptionKey, StartError> {
     let path = config.kek_file();
     let file = path.display().to_string();
-    let kek = match KeyEncryptionKey::load(&path)? {
+    let by = match config.hsm.software.kek_file {
+        Some(_) => LaidOutBy::Operator,
+        None => LaidOutBy::Service,
+    };
+    let kek = match KeyEncryptionKey::load(&path, by)? {
         Some(kek) => kek,
         None if has_keys(data_plane) => return Err(StartError::KekMissing { file }),
         None => {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use kms::adapters::hsm::software::kek::KeyEncryptionKey;
 use kms::adapters::hsm::software::seal::{SecretBinding, seal};
 use kms::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
+use kms::adapters::secret_file::LaidOutBy;
 use kms::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use kms::domain::ids::KeyId;
 use kms::domain::key::StoredKey;
@@ -35,7 +36,7 @@ impl SoftwareBackend {
     }
 
     fn load_kek(&self) -> KeyEncryptionKey {
-        let kek = KeyEncryptionKey::load(self.folder.path().join("kek"));
+        let kek = KeyEncryptionKey::load(self.folder.path().join("kek"), LaidOutBy::Service);
         kek.expect("loads").expect("is there")
     }
 

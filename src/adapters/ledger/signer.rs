@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use crate::adapters::secret_file::{self, SECRET_LEN, SecretFileFault};
+use crate::adapters::secret_file::{self, LaidOutBy, SECRET_LEN, SecretFileFault};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::secret::SecretBytes;
 use crate::ports::ledger::{EvidenceLedger, LedgerError};
@@ -45,7 +45,7 @@ impl LedgerSigner {
     /// # Errors
     /// [`LedgerKeyFault`].
     pub fn load(path: &Path) -> Result<Option<Self>, LedgerKeyFault> {
-        secret_file::load(path)?
+        secret_file::load(path, LaidOutBy::Service)?
             .map(|seed| Self::from_seed(seed.expose()))
             .transpose()
     }

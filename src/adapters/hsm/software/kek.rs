@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::aead::{AeadKey, fill_random};
 use super::derivation::derive;
-use crate::adapters::secret_file::{self, SECRET_LEN, SecretFileFault};
+use crate::adapters::secret_file::{self, LaidOutBy, SECRET_LEN, SecretFileFault};
 use crate::domain::algorithm::AeadAlgorithm;
 use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::HsmFault;
@@ -33,8 +33,8 @@ impl KeyEncryptionKey {
     ///
     /// # Errors
     /// [`KekFault::File`], which names the file and says how to mend it.
-    pub fn load(path: impl AsRef<Path>) -> Result<Option<Self>, KekFault> {
-        match secret_file::load(path.as_ref())? {
+    pub fn load(path: impl AsRef<Path>, by: LaidOutBy) -> Result<Option<Self>, KekFault> {
+        match secret_file::load(path.as_ref(), by)? {
             Some(secret) => Self::derive(secret.expose())
                 .map(Some)
                 .map_err(KekFault::Library),
@@ -118,9 +118,12 @@ mod tests {
     fn a_created_key_loads_again_and_no_file_is_no_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("kek");
-        assert!(matches!(KeyEncryptionKey::load(&path), Ok(None)));
+        assert!(matches!(
+            KeyEncryptionKey::load(&path, LaidOutBy::Service),
+            Ok(None)
+        ));
         let created = KeyEncryptionKey::create(&path).expect("created");
-        let loaded = KeyEncryptionKey::load(&path).expect("loads");
+        let loaded = KeyEncryptionKey::load(&path, LaidOutBy::Service).expect("loads");
         assert_eq!(loaded.map(|kek| kek.id()), Some(created.id()));
     }
 

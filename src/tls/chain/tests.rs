@@ -445,3 +445,25 @@ fn an_anchor_that_is_taken_out_of_force_is_noticed_and_vouches_no_more() {
     assert!(in_force.has_changed().is_err());
     assert_eq!(world.refusal(&leaf, &[]), Some(Refusal::UnknownAuthority));
 }
+
+#[test]
+fn so_many_anchors_of_one_name_are_tried_and_no_more() {
+    let same_name: Vec<Ca> = (0..=MOST_VOUCHERS).map(|_| Ca::new("anchor")).collect();
+    let anchors: Vec<_> = same_name.iter().map(|ca| ("acme", ca)).collect();
+    let world = World::of(&[]).anchors(&anchors);
+    let client_of = |der: &[u8]| {
+        let issuer = same_name.iter().find(|ca| ca.der().as_ref() == der);
+        issuer.expect("one of them").issue(&client())
+    };
+    let leaf = same_name[0].issue(&client());
+    let issuer = link(leaf.der()).ok().expect("reads").issuer;
+    let scope = identity(leaf.der())
+        .expect("good")
+        .spiffe_id
+        .scope()
+        .clone();
+    let order = world.trust_plane.vouchers(&issuer, &scope, at(world.now));
+    let (first, last) = (&order[0], &order[MOST_VOUCHERS]);
+    assert!(world.verify(&client_of(&first.der), &[]).is_ok());
+    assert!(world.verify(&client_of(&last.der), &[]).is_err());
+}

@@ -11,6 +11,7 @@ pub mod error;
 pub mod ids;
 pub mod key;
 pub mod key_usage;
+pub mod ledger;
 pub mod lifecycle_permit;
 pub mod peer;
 pub mod permit;

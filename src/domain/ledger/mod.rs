@@ -1,0 +1,19 @@
+//! The ledger's mathematics: a Merkle tree over receipts (RFC 9162 §2.1), its
+//! tiles (C2SP tlog-tiles), its proofs, and its signed checkpoints (C2SP
+//! tlog-checkpoint and signed-note).
+//!
+//! Pure: nothing here reads, keeps or signs anything.
+
+mod checkpoint;
+mod hash;
+mod note;
+mod proof;
+mod tile;
+mod tree;
+
+pub use self::checkpoint::{Checkpoint, MalformedCheckpoint, ORIGIN};
+pub use self::hash::TreeHash;
+pub use self::note::{MalformedNote, MalformedVerifierKey, NoteSignature, SignedNote, VerifierKey};
+pub use self::proof::{Node, ProofPlan, verify_consistency, verify_inclusion};
+pub use self::tile::{CompleteTile, TILE_WIDTH, TileId, TileKind, TilePath};
+pub use self::tree::Tree;

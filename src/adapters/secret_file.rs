@@ -167,6 +167,25 @@ pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> 
     })
 }
 
+/// Moves a secret's file over another one's, durably: at every moment there is
+/// the one or the other in that place.
+///
+/// # Errors
+/// [`SecretFileFault::Unwritable`].
+pub fn replace(new: &Path, place: &Path) -> Result<(), SecretFileFault> {
+    let folder = match place.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    fs::rename(new, place)
+        .and_then(|()| File::open(folder))
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| SecretFileFault::Unwritable {
+            path: place.to_owned(),
+            source,
+        })
+}
+
 /// What is wrong with a file's content.
 enum Malformed {
     Size,

@@ -97,6 +97,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::data_plane::memory::MemoryDataPlane;
+    use crate::adapters::ledger::LedgerSigner;
     use crate::domain::error::CertificateFault;
     use crate::domain::scope::{Environment, Plane, Scope};
     use crate::domain::trust_anchor::{AnchorType, CertificateFacts};
@@ -123,6 +124,11 @@ mod tests {
             added_at: now,
             added_by: "M32".parse().expect("valid"),
         }
+    }
+
+    fn begun_store() -> Arc<MemoryDataPlane> {
+        let signer = LedgerSigner::from_seed(&[7; 32]).expect("a key");
+        Arc::new(MemoryDataPlane::with_ledger(Arc::new(signer)))
     }
 
     /// Keeps an anchor, which in memory takes no waiting.
@@ -174,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_anchor_that_comes_while_they_are_read_stays_in_force() {
-        let store = Arc::new(MemoryDataPlane::new());
+        let store = begun_store();
         let (there, comes) = (anchor("aa"), anchor("bb"));
         keep(&store, there.clone());
         let trust_plane = Arc::new(Meddled {
@@ -191,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_is_away_leaves_what_is_in_force() {
-        let store = Arc::new(MemoryDataPlane::new());
+        let store = begun_store();
         store.close().await;
         let trust_plane = Arc::new(Meddled {
             store: Arc::clone(&store),

@@ -3,6 +3,7 @@
 
 mod anchors;
 mod identities;
+mod ledger_key;
 mod reload;
 mod start_error;
 mod tls_front;
@@ -19,11 +20,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub(crate) use self::ledger_key::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 pub use self::reload::ReloadHandle;
 pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
 use self::identities::identities;
+use self::ledger_key::begin_ledger;
 use self::reload::{FirstLook, Keeper};
 use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
@@ -31,7 +34,6 @@ use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::ledger::LedgerSigner;
 use crate::adapters::secret_file::LaidOutBy;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, StoreUrl};
@@ -41,7 +43,6 @@ use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::DataPlane;
-use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
@@ -51,12 +52,8 @@ use crate::tls::{Acceptor, TlsMaterial};
 /// How often the dependencies are probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The ledger's signing key, in the data folder.
-pub(crate) const LEDGER_KEY_FILE: &str = "ledger.key";
-
-/// Under these names the store remembers which keys it belongs to.
+/// Under this name the store remembers which key its secrets are sealed under.
 const KEK_PIN: &str = "kek_id";
-const LEDGER_PIN: &str = "ledger_public_key";
 
 /// A service that listens and has not begun to answer.
 pub struct App {
@@ -86,7 +83,7 @@ impl App {
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
         let kek = key_encryption_key(config, data_plane.as_ref()).await?;
-        let ledger = ledger_signer(&config.data_dir, data_plane.as_ref()).await?;
+        let ledger_key = begin_ledger(&config.data_dir, &data_plane).await?;
         let (iam, keys) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
         let anchors = AnchorsInForce::new(Arc::clone(&data_plane), Arc::clone(&trust_plane));
@@ -108,14 +105,15 @@ impl App {
         let ports = Ports {
             hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
             data_plane: Arc::clone(&data_plane),
-            ledger: Arc::new(ledger),
+            ledger: ledger_key.signer(),
             iam: Arc::new(iam),
             trust_plane,
             clock,
             material: material.clone(),
         };
-        // Read anew with the rest; the health report has a check of its own for them.
+        // Read anew with the rest; the health report has checks of its own for them.
         material.push(Arc::new(anchors));
+        material.push(Arc::new(ledger_key));
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
         let server = &config.server;
@@ -282,7 +280,11 @@ fn renewable_files(config: &Config) -> impl Iterator<Item = PathBuf> {
         Some(KeySetLocation::File(path)) => Some(path.clone()),
         Some(KeySetLocation::Address(_)) | None => None,
     });
-    of_tls.into_iter().filter_map(Clone::clone).chain(key_sets)
+    of_tls
+        .into_iter()
+        .filter_map(Clone::clone)
+        .chain(key_sets)
+        .chain([config.data_dir.join(NEXT_LEDGER_KEY_FILE)])
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -358,33 +360,6 @@ fn has_keys(data_plane: &dyn DataPlane) -> bool {
             .into_iter()
             .any(|key_state| counts.get(key_type, key_state) > 0)
     })
-}
-
-/// The ledger's signer, by the same rule; and the newest receipt must be its own.
-async fn ledger_signer(
-    data_dir: &Path,
-    data_plane: &dyn DataPlane,
-) -> Result<LedgerSigner, StartError> {
-    let path = data_dir.join(LEDGER_KEY_FILE);
-    let file = path.display().to_string();
-    let signer = match LedgerSigner::load(&path)? {
-        Some(signer) => signer,
-        None if data_plane.ledger_size() > 0 => return Err(StartError::LedgerKeyMissing { file }),
-        None => {
-            tracing::info!(file, "made a new signing key for the ledger; back it up");
-            LedgerSigner::create(&path)?
-        }
-    };
-    let pinned = data_plane.pin(LEDGER_PIN, signer.public_key()).await?;
-    if pinned != signer.public_key() {
-        return Err(StartError::LedgerKeyForeign { file });
-    }
-    match data_plane.newest_receipt().await? {
-        Some(newest) if !signer.is_genuine(&newest.leaf) => Err(StartError::LedgerBroken {
-            leaf_index: newest.leaf_index,
-        }),
-        _ => Ok(signer),
-    }
 }
 
 fn service_policy(config: &Config) -> ServicePolicy {

@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use crate::adapters::data_plane::sqlite::OpenError;
 use crate::adapters::hsm::software::kek::KekFault;
 use crate::adapters::ledger::LedgerKeyFault;
+use crate::adapters::secret_file::SecretFileFault;
+use crate::domain::ledger::LedgerFlaw;
 use crate::ports::data_plane::Unavailable;
+use crate::ports::ledger::LedgerError;
 use crate::ports::material::MaterialFault;
 
 /// Why the service did not start.
@@ -68,15 +71,19 @@ pub enum StartError {
         /// Where it came from.
         file: String,
     },
-    /// The newest receipt does not verify.
+    /// The ledger does not verify.
     #[error(
-        "the newest receipt of the ledger, number {leaf_index}, does not verify: the store was \
-         changed by something other than this service"
+        "the ledger does not verify: {0}. The store was damaged, or changed by something other \
+         than this service; nothing was changed now. `kms ledger verify` says more; restore the \
+         store from its backup"
     )]
-    LedgerBroken {
-        /// Its place, from 0.
-        leaf_index: u64,
-    },
+    LedgerBroken(LedgerFlaw),
+    /// The ledger's key signs nothing.
+    #[error("the ledger's key cannot sign")]
+    LedgerUnsigned(#[source] LedgerError),
+    /// A file of the ledger's key cannot be put in its place.
+    #[error("the file of the ledger's key cannot be put in its place")]
+    LedgerKeyFile(#[from] SecretFileFault),
     /// A key set cannot be used.
     #[error("{setting} cannot be used")]
     KeySet {

@@ -1,19 +1,27 @@
 //! Receipts: what happened, to which key, for whom, signed.
 //!
 //! The bytes that are signed, and those that the ledger keeps, are the RFC 8785
-//! canonical JSON. The private structs below have their fields in the order of
-//! RFC 8785 §3.2.3 and hold only strings, booleans and small integers, for which
-//! `serde_json`'s escapes are those of RFC 8785 §3.2.2.2; a property test holds
-//! them to an independent implementation.
+//! canonical JSON that `canonical` writes and reads.
 
-use serde::Serialize;
+mod canonical;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use self::canonical::{CanonicalContext, CanonicalGrant, CanonicalReceipt, written};
 use super::algorithm::Algorithm;
 use super::approval::Grant;
 use super::error::ErrorCode;
 use super::ids::{ModuleId, ReceiptId, RequestId};
 use super::scope::Scope;
 use super::time::Timestamp;
+use super::wire::text_form;
+
+pub use self::canonical::ReadReceipt;
+
+/// The longest leaf, in bytes: a bundle of entries has two bytes for the length
+/// of each (C2SP tlog-tiles).
+pub const LONGEST_LEAF: usize = 65_535;
 
 /// What a receipt attests, in the words of the product contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +64,11 @@ impl ReceiptOperation {
         }
     }
 
+    /// The same, as receipts are looked for by it.
+    pub const fn name(self) -> OperationName {
+        OperationName(self.as_str())
+    }
+
     /// The plain verb in `kms_context.operation_type`.
     pub const fn operation_type(self) -> &'static str {
         match self {
@@ -72,6 +85,41 @@ impl ReceiptOperation {
         }
     }
 }
+
+/// The name of an operation as receipts bear it, which is what they are looked
+/// for by: adding and removing an anchor share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OperationName(&'static str);
+
+impl OperationName {
+    /// Every name.
+    pub const ALL: [Self; 9] = [
+        ReceiptOperation::KeyGenerated.name(),
+        ReceiptOperation::KeyRotated.name(),
+        ReceiptOperation::KeyArchived.name(),
+        ReceiptOperation::KeyRevoked.name(),
+        ReceiptOperation::SignatureCreated.name(),
+        ReceiptOperation::SignatureVerified.name(),
+        ReceiptOperation::Encrypt.name(),
+        ReceiptOperation::Decrypt.name(),
+        ReceiptOperation::TrustAnchorAdded.name(),
+    ];
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.0 == text)
+    }
+
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+text_form!(
+    OperationName,
+    "one of key_generated, key_rotated, key_archived, key_revoked, signature_created, \
+     signature_verified, encrypt, decrypt, trust_anchor_updated"
+);
 
 /// What the operation was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,52 +182,16 @@ pub struct SignedReceipt {
     pub receipt_id: ReceiptId,
     /// Whose it is.
     pub scope: Scope,
+    /// When it happened.
+    pub ts: Timestamp,
+    /// What.
+    pub operation: OperationName,
+    /// To which key or anchor.
+    pub key_id: Option<String>,
+    /// The id of the key that signed it.
+    pub signer_key_id: Arc<str>,
     /// The canonical JSON with the signature: the leaf of the ledger.
     pub leaf: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct CanonicalReceipt<'a> {
-    environment: &'a str,
-    kms_context: CanonicalContext<'a>,
-    module: &'a str,
-    operation: &'a str,
-    plane: &'a str,
-    receipt_id: ReceiptId,
-    request_id: RequestId,
-    requesting_module: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    signature: Option<&'a str>,
-    signer_key_id: &'a str,
-    tenant_id: &'a str,
-    ts: Timestamp,
-}
-
-#[derive(Serialize)]
-struct CanonicalContext<'a> {
-    algorithm: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    approvals: Vec<CanonicalGrant<'a>>,
-    error_code: Option<&'a str>,
-    key_id: Option<&'a str>,
-    key_size_bits: Option<u32>,
-    operation_type: &'a str,
-    success: bool,
-}
-
-#[derive(Serialize)]
-struct CanonicalGrant<'a> {
-    approver: &'a str,
-    jti: &'a str,
-}
-
-impl<'a> From<&'a Grant> for CanonicalGrant<'a> {
-    fn from(grant: &'a Grant) -> Self {
-        Self {
-            approver: &grant.approver,
-            jti: &grant.token_id,
-        }
-    }
 }
 
 impl Receipt {
@@ -197,13 +209,17 @@ impl Receipt {
     /// None in practice: strings, booleans and integers always serialize.
     pub fn into_signed(
         self,
-        signer_key_id: &str,
+        signer_key_id: &Arc<str>,
         signature: &str,
     ) -> Result<SignedReceipt, serde_json::Error> {
         let leaf = self.canonical(signer_key_id, Some(signature))?;
         Ok(SignedReceipt {
             receipt_id: self.receipt_id,
             scope: self.scope,
+            ts: self.ts,
+            operation: self.operation.name(),
+            key_id: self.context.key_id,
+            signer_key_id: Arc::clone(signer_key_id),
             leaf,
         })
     }
@@ -213,38 +229,33 @@ impl Receipt {
         signer_key_id: &str,
         signature: Option<&str>,
     ) -> Result<Vec<u8>, serde_json::Error> {
-        let mut bytes = Vec::with_capacity(768);
-        serde_json::to_writer(
-            &mut bytes,
-            &CanonicalReceipt {
-                environment: self.scope.environment.as_str(),
-                kms_context: CanonicalContext {
-                    algorithm: self.context.algorithm.map(ReceiptAlgorithm::as_str),
-                    approvals: self
-                        .context
-                        .approvals
-                        .iter()
-                        .map(CanonicalGrant::from)
-                        .collect(),
-                    error_code: self.context.error_code.map(ErrorCode::as_str),
-                    key_id: self.context.key_id.as_deref(),
-                    key_size_bits: self.context.key_size_bits,
-                    operation_type: self.operation.operation_type(),
-                    success: self.context.success,
-                },
-                module: "KMS",
-                operation: self.operation.as_str(),
-                plane: self.scope.plane.as_str(),
-                receipt_id: self.receipt_id,
-                request_id: self.request_id,
-                requesting_module: self.requesting_module.as_str(),
-                signature,
-                signer_key_id,
-                tenant_id: self.scope.tenant_id.as_str(),
-                ts: self.ts,
+        written(&CanonicalReceipt {
+            environment: self.scope.environment.as_str().into(),
+            kms_context: CanonicalContext {
+                algorithm: self.context.algorithm.map(|name| name.as_str().into()),
+                approvals: self
+                    .context
+                    .approvals
+                    .iter()
+                    .map(CanonicalGrant::from)
+                    .collect(),
+                error_code: self.context.error_code.map(|code| code.as_str().into()),
+                key_id: self.context.key_id.as_deref().map(Cow::Borrowed),
+                key_size_bits: self.context.key_size_bits,
+                operation_type: self.operation.operation_type().into(),
+                success: self.context.success,
             },
-        )?;
-        Ok(bytes)
+            module: "KMS".into(),
+            operation: self.operation.as_str().into(),
+            plane: self.scope.plane.as_str().into(),
+            receipt_id: self.receipt_id,
+            request_id: self.request_id,
+            requesting_module: self.requesting_module.as_str().into(),
+            signature: signature.map(Cow::Borrowed),
+            signer_key_id: signer_key_id.into(),
+            tenant_id: self.scope.tenant_id.as_str().into(),
+            ts: self.ts,
+        })
     }
 }
 
@@ -322,7 +333,9 @@ pub(crate) mod tests {
     fn the_signature_is_the_only_difference_between_what_is_signed_and_what_is_kept() {
         let receipt = receipt();
         let unsigned = receipt.signed_bytes("signer").expect("serializes");
-        let kept = receipt.into_signed("signer", "c2ln").expect("serializes");
+        let kept = receipt
+            .into_signed(&"signer".into(), "c2ln")
+            .expect("serializes");
         let mut value: serde_json::Value = serde_json::from_slice(&kept.leaf).expect("JSON");
         let removed = value
             .as_object_mut()
@@ -332,5 +345,24 @@ pub(crate) mod tests {
             serde_json_canonicalizer::to_vec(&value).expect("canonical"),
             unsigned
         );
+    }
+
+    #[test]
+    fn every_operation_has_a_name_to_look_for() {
+        for operation in [
+            ReceiptOperation::KeyGenerated,
+            ReceiptOperation::KeyRotated,
+            ReceiptOperation::KeyArchived,
+            ReceiptOperation::KeyRevoked,
+            ReceiptOperation::SignatureCreated,
+            ReceiptOperation::SignatureVerified,
+            ReceiptOperation::Encrypt,
+            ReceiptOperation::Decrypt,
+            ReceiptOperation::TrustAnchorAdded,
+            ReceiptOperation::TrustAnchorRemoved,
+        ] {
+            assert_eq!(operation.as_str().parse().ok(), Some(operation.name()));
+            assert!(OperationName::ALL.contains(&operation.name()));
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::wire::WireField;
+
 /// An instant in UTC with microsecond resolution, written as RFC 3339 with six
 /// digits of a second and `Z`.
 ///
@@ -76,6 +78,20 @@ impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        // The library reads more than RFC 3339 in UTC, which is all that the wire has.
+        let is_utc = text.ends_with('Z') && text.as_bytes().get(10) == Some(&b'T');
+        let read = is_utc.then(|| text.parse().ok()).flatten();
+        read.ok_or_else(|| serde::de::Error::custom(Self::EXPECTED))
+    }
+}
+
+impl WireField for Timestamp {
+    const EXPECTED: &'static str = "a time in UTC such as 2026-03-01T12:00:00Z (RFC 3339)";
 }
 
 /// A length of time, read as an ISO 8601 duration (`P90D`, `PT30S`) or in the

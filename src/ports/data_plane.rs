@@ -1,12 +1,13 @@
-//! `DataPlane` (M29): the store of keys, counts, anchors and receipts.
+//! `DataPlane` (M29): the store of keys, counts and anchors, and of the ledger.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::ledger_store::LedgerStore;
 use crate::domain::algorithm::KeyType;
 use crate::domain::approval::Grant;
-use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId, TrustAnchorId};
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
@@ -33,7 +34,7 @@ use crate::domain::usage::{UsageCounter, UsageReservation};
 ///
 /// [`commit`]: DataPlane::commit
 #[async_trait]
-pub trait DataPlane: Send + Sync + 'static {
+pub trait DataPlane: LedgerStore {
     /// The key that a reference names in a scope. An alias names the active key
     /// that bears it.
     ///
@@ -65,22 +66,6 @@ pub trait DataPlane: Send + Sync + 'static {
     /// [`CommitError::Conflict`] when a condition no longer holds, and
     /// [`CommitError::Unavailable`]; nothing of the transaction is kept then.
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError>;
-
-    /// A receipt of a scope by its id.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    async fn find_receipt(
-        &self,
-        scope: &Scope,
-        receipt_id: ReceiptId,
-    ) -> Result<Option<KeptReceipt>, Unavailable>;
-
-    /// The newest receipt of the whole ledger.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable>;
 
     /// Pins a value to a name for good: stores it if the name has none yet, and
     /// answers what is stored, durably.
@@ -134,9 +119,6 @@ pub trait DataPlane: Send + Sync + 'static {
 
     /// How many keys there are of each type and state, from memory.
     fn key_counts(&self) -> KeyCounts;
-
-    /// How many receipts there are, from memory.
-    fn ledger_size(&self) -> u64;
 
     /// Finishes what is under way and refuses what comes after: the last step
     /// of an orderly shutdown.
@@ -278,15 +260,6 @@ pub struct AnchorPage {
     pub anchors: Vec<TrustAnchor>,
     /// Whether there are more after the last.
     pub has_more: bool,
-}
-
-/// A receipt in its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptReceipt {
-    /// Its place in the ledger, from 0.
-    pub leaf_index: u64,
-    /// The canonical JSON with the signature, byte for byte as it was kept.
-    pub leaf: Vec<u8>,
 }
 
 /// How many keys there are of each type and state.

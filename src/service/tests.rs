@@ -4,6 +4,7 @@
 mod anchors;
 mod approvals;
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -23,6 +24,7 @@ use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{KeyState, RevocationReason, StoredKey};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
+use crate::domain::ledger::{Checkpoint, SignedNote, TileId, TreeHash};
 use crate::domain::policy::{AccessPolicyChoice, ApprovalGroup, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
@@ -30,10 +32,12 @@ use crate::domain::time::Period;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    AnchorPage, AnchorQuery, Change, CommitError, KeptReceipt, KeyPage, KeyQuery, Transaction,
-    Unavailable,
+    AnchorPage, AnchorQuery, Change, CommitError, KeyPage, KeyQuery, Transaction, Unavailable,
 };
-use crate::ports::ledger::LedgerError;
+use crate::ports::ledger::{Handover, LedgerError};
+use crate::ports::ledger_store::{
+    KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
+};
 
 /// What happens when the next transaction is to be kept.
 enum Next {
@@ -50,7 +54,6 @@ enum Next {
 }
 
 /// A store in which things happen at the worst moment.
-#[derive(Default)]
 struct EventfulStore {
     store: MemoryDataPlane,
     next: Mutex<Option<Next>>,
@@ -124,18 +127,6 @@ impl DataPlane for EventfulStore {
         self.store.commit(transaction).await
     }
 
-    async fn find_receipt(
-        &self,
-        scope: &Scope,
-        receipt_id: ReceiptId,
-    ) -> Result<Option<KeptReceipt>, Unavailable> {
-        self.store.find_receipt(scope, receipt_id).await
-    }
-
-    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
-        self.store.newest_receipt().await
-    }
-
     async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
         self.store.pin(name, value).await
     }
@@ -172,12 +163,54 @@ impl DataPlane for EventfulStore {
         self.store.key_counts()
     }
 
-    fn ledger_size(&self) -> u64 {
-        self.store.ledger_size()
-    }
-
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl LedgerStore for EventfulStore {
+    async fn begin_ledger(&self, signer: Arc<dyn EvidenceLedger>) -> Result<(), LedgerFault> {
+        self.store.begin_ledger(signer).await
+    }
+
+    async fn hand_over_ledger(&self) -> Result<(), Unavailable> {
+        self.store.hand_over_ledger().await
+    }
+
+    fn ledger_head(&self) -> Arc<LedgerHead> {
+        self.store.ledger_head()
+    }
+
+    async fn read_tiles(
+        &self,
+        tiles: Vec<TileId>,
+    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
+        self.store.read_tiles(tiles).await
+    }
+
+    async fn read_leaves(&self, first: u64, number: usize) -> Result<Vec<Vec<u8>>, Unavailable> {
+        self.store.read_leaves(first, number).await
+    }
+
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable> {
+        self.store.find_receipt(scope, receipt_id).await
+    }
+
+    async fn list_receipts(&self, query: ReceiptQuery) -> Result<ReceiptPage, Unavailable> {
+        self.store.list_receipts(query).await
+    }
+
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
+        self.store.newest_receipt().await
+    }
+
+    async fn ledger_keys(&self) -> Result<Vec<LedgerKey>, Unavailable> {
+        self.store.ledger_keys().await
     }
 }
 
@@ -195,8 +228,40 @@ impl EvidenceLedger for FragileLedger {
         self.signer.sign(receipt)
     }
 
+    fn signer_key_id(&self) -> String {
+        self.signer.signer_key_id()
+    }
+
+    fn is_current(&self, receipt: &SignedReceipt) -> bool {
+        self.signer.is_current(receipt)
+    }
+
+    fn sign_again(&self, receipt: &SignedReceipt) -> Result<SignedReceipt, LedgerError> {
+        self.signer.sign_again(receipt)
+    }
+
     fn is_genuine(&self, leaf: &[u8]) -> bool {
         self.signer.is_genuine(leaf)
+    }
+
+    fn sign_checkpoint(&self, checkpoint: &Checkpoint) -> SignedNote {
+        self.signer.sign_checkpoint(checkpoint)
+    }
+
+    fn read_checkpoint(&self, note: &str) -> Option<Checkpoint> {
+        self.signer.read_checkpoint(note)
+    }
+
+    fn public_key(&self) -> [u8; 32] {
+        self.signer.public_key()
+    }
+
+    fn begin_handover(&self, checkpoint: &Checkpoint) -> Option<Handover> {
+        self.signer.begin_handover(checkpoint)
+    }
+
+    fn complete_handover(&self) {
+        self.signer.complete_handover();
     }
 }
 
@@ -217,10 +282,13 @@ fn bench() -> Bench {
 fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
-    let store = Arc::new(EventfulStore::default());
     let ledger = Arc::new(FragileLedger {
         signer: LedgerSigner::from_seed(&[7; 32]).expect("a key"),
         broken: Mutex::new(false),
+    });
+    let store = Arc::new(EventfulStore {
+        store: MemoryDataPlane::with_ledger(Arc::clone(&ledger) as Arc<dyn EvidenceLedger>),
+        next: Mutex::default(),
     });
     let ports = Ports {
         hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),

@@ -1,29 +1,32 @@
 //! The data plane in memory: for tests, and for trying the service out. Keeps to
 //! the port's contract in everything but durability: it forgets when it goes.
 
+mod ledger;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use self::ledger::Ledger;
 use super::spent_grants::{FORGOTTEN_AT_ONCE, forgettable_before};
 use crate::domain::approval::Grant;
-use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ReceiptId, TrustAnchorId};
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeptReceipt, KeyCounts,
-    KeyPage, KeyQuery, Transaction, Unavailable,
+    AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeyCounts, KeyPage,
+    KeyQuery, Transaction, Unavailable,
 };
 
 /// The data plane in memory.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemoryDataPlane(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     is_closed: bool,
     /// By scope first, then by age.
@@ -36,8 +39,7 @@ struct State {
     spent_grants: HashSet<String>,
     /// The same by their ends, in microseconds.
     spent_grants_by_end: BTreeSet<(i64, String)>,
-    receipts: Vec<SignedReceipt>,
-    receipt_places: HashMap<ReceiptId, usize>,
+    ledger: Ledger,
     pins: HashMap<&'static str, Vec<u8>>,
 }
 
@@ -48,6 +50,8 @@ enum MemoryFault {
     Closed,
     #[error("the receipt is kept already")]
     ReceiptTwice,
+    #[error("the ledger has not begun")]
+    LedgerNotBegun,
 }
 
 impl From<MemoryFault> for Unavailable {
@@ -119,39 +123,18 @@ impl DataPlane for MemoryDataPlane {
 
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
         let mut state = self.open()?;
+        let receipts = state.ledger.signed_now(&transaction.receipts)?;
         state.check_use_and_receipts(&transaction)?;
         let forgettable = forgettable_before(transaction.spent_grants());
         state.apply(transaction.changes)?;
         if let Some(end) = forgettable {
             state.forget_grants_before(end);
         }
-        for receipt in transaction.receipts {
-            let place = state.receipts.len();
-            state.receipt_places.insert(receipt.receipt_id, place);
-            state.receipts.push(receipt);
-        }
+        state.ledger.append(receipts);
         if let Some(key_use) = transaction.key_use {
             key_use.reservation.keep();
         }
         Ok(())
-    }
-
-    async fn find_receipt(
-        &self,
-        scope: &Scope,
-        receipt_id: ReceiptId,
-    ) -> Result<Option<KeptReceipt>, Unavailable> {
-        let state = self.open()?;
-        let place = state.receipt_places.get(&receipt_id).copied();
-        Ok(place
-            .filter(|place| state.receipts[*place].scope == *scope)
-            .map(|place| state.kept_receipt(place)))
-    }
-
-    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
-        let state = self.open()?;
-        let last = state.receipts.len().checked_sub(1);
-        Ok(last.map(|place| state.kept_receipt(place)))
     }
 
     async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
@@ -206,10 +189,6 @@ impl DataPlane for MemoryDataPlane {
         counts
     }
 
-    fn ledger_size(&self) -> u64 {
-        self.lock().receipts.len() as u64
-    }
-
     async fn close(&self) {
         self.lock().is_closed = true;
     }
@@ -234,7 +213,7 @@ impl State {
         }
         let mut ids = HashSet::new();
         let is_new = |receipt: &SignedReceipt| {
-            !self.receipt_places.contains_key(&receipt.receipt_id) && ids.insert(receipt.receipt_id)
+            !self.ledger.contains(receipt.receipt_id) && ids.insert(receipt.receipt_id)
         };
         if !transaction.receipts.iter().all(is_new) {
             return Err(Unavailable::from(MemoryFault::ReceiptTwice).into());
@@ -393,13 +372,6 @@ impl State {
     fn kept_key(&self, key_id: KeyId) -> Option<&Arc<StoredKey>> {
         let scope = self.scopes.get(&key_id)?;
         self.keys.get(&(scope.clone(), key_id))
-    }
-
-    fn kept_receipt(&self, place: usize) -> KeptReceipt {
-        KeptReceipt {
-            leaf_index: place as u64,
-            leaf: self.receipts[place].leaf.clone(),
-        }
     }
 }
 

@@ -1,31 +1,42 @@
-//! The ledger's own key: signs receipts with Ed25519 (RFC 8032).
+//! The ledger's own keys: sign receipts and checkpoints with Ed25519 (RFC 8032).
 //!
 //! Knows receipts as bytes only; where they are kept is the data plane's matter.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 
 use crate::adapters::secret_file::{self, LaidOutBy, SECRET_LEN, SecretFileFault};
-use crate::domain::receipt::{Receipt, SignedReceipt};
+use crate::domain::ledger::{Checkpoint, NoteSignature, ORIGIN, SignedNote, VerifierKey};
+use crate::domain::receipt::{ReadReceipt, Receipt, SignedReceipt};
 use crate::domain::secret::SecretBytes;
-use crate::ports::ledger::{EvidenceLedger, LedgerError};
+use crate::ports::ledger::{EvidenceLedger, Handover, LedgerError};
 
-/// The name of the ledger's key in C2SP signed-note form.
-const NOTE_KEY_NAME: &str = "kms";
+/// One key: a pair, and its names.
+struct LedgerKeyPair {
+    pair: Ed25519KeyPair,
+    public_key: [u8; 32],
+    signer_key_id: Arc<str>,
+}
 
-/// The algorithm byte of Ed25519 in C2SP signed-note.
-const ED25519_NOTE_ALGORITHM: u8 = 1;
-
-/// Signs receipts with a key of its own.
+/// Signs receipts and checkpoints with keys of its own: one that signs now, those
+/// before it, which only check, and perhaps one that waits to take over.
 pub struct LedgerSigner {
-    key: Ed25519KeyPair,
-    signer_key_id: String,
+    keys: ArcSwap<Keys>,
+}
+
+#[derive(Clone)]
+struct Keys {
+    current: Arc<LedgerKeyPair>,
+    next: Option<Arc<LedgerKeyPair>>,
+    /// The public keys that signed before.
+    past: Vec<[u8; 32]>,
 }
 
 /// Why the ledger's key cannot be used.
@@ -70,84 +81,198 @@ impl LedgerSigner {
     /// # Errors
     /// [`LedgerKeyFault::Refused`] unless it is 32 bytes.
     pub fn from_seed(seed: &[u8]) -> Result<Self, LedgerKeyFault> {
-        let key = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| LedgerKeyFault::Refused)?;
-        let fingerprint = digest(&SHA256, key.public_key().as_ref());
-        let signer_key_id = fingerprint
-            .as_ref()
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Self { key, signer_key_id })
+        Ok(Self {
+            keys: ArcSwap::from_pointee(Keys {
+                current: Arc::new(LedgerKeyPair::from_seed(seed)?),
+                next: None,
+                past: Vec::new(),
+            }),
+        })
     }
 
-    /// The 32 bytes of the public key, for whoever checks receipts.
-    pub fn public_key(&self) -> &[u8] {
-        self.key.public_key().as_ref()
+    /// Makes these known as keys that signed before.
+    pub fn remember(&self, past: impl IntoIterator<Item = [u8; 32]>) {
+        let past: Vec<_> = past.into_iter().collect();
+        self.keys.rcu(|keys| Keys {
+            past: past.clone(),
+            ..Keys::clone(keys)
+        });
     }
 
-    /// The verifier key of C2SP signed-note: `name+hash+key`, where the hash is
-    /// the first 4 bytes of SHA-256 over name, line feed, algorithm byte 1 and key,
-    /// and the key is in base64 behind the same byte.
-    pub fn verifier_key(&self) -> String {
-        let mut typed_key = vec![ED25519_NOTE_ALGORITHM];
-        typed_key.extend_from_slice(self.public_key());
-        let named = [NOTE_KEY_NAME.as_bytes(), b"\n", &typed_key].concat();
-        let hash: String = digest(&SHA256, &named)
-            .as_ref()
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("{NOTE_KEY_NAME}+{hash}+{}", STANDARD.encode(&typed_key))
+    /// Lets the key with the seed in this file wait to take over. `false` where
+    /// there is no such file.
+    ///
+    /// # Errors
+    /// [`LedgerKeyFault`].
+    pub fn load_next(&self, path: &Path) -> Result<bool, LedgerKeyFault> {
+        let Some(seed) = secret_file::load(path, LaidOutBy::Service)? else {
+            return Ok(false);
+        };
+        let next = Arc::new(LedgerKeyPair::from_seed(seed.expose())?);
+        self.keys.rcu(|keys| Keys {
+            next: Some(Arc::clone(&next)),
+            ..Keys::clone(keys)
+        });
+        Ok(true)
     }
 
-    /// What receipts name as `signer_key_id`: the first 8 bytes of the SHA-256 of
-    /// the public key, in hex.
-    pub fn signer_key_id(&self) -> &str {
-        &self.signer_key_id
+    /// The key that checks what is signed now, as text: `name+hash+key`.
+    pub fn verifier_key(&self) -> VerifierKey {
+        VerifierKey::new(ORIGIN, self.public_key())
+    }
+}
+
+impl LedgerKeyPair {
+    fn from_seed(seed: &[u8]) -> Result<Self, LedgerKeyFault> {
+        let pair =
+            Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| LedgerKeyFault::Refused)?;
+        let public_key = <[u8; 32]>::try_from(pair.public_key().as_ref())
+            .map_err(|_| LedgerKeyFault::Refused)?;
+        Ok(Self {
+            pair,
+            public_key,
+            signer_key_id: signer_key_id(&public_key).into(),
+        })
+    }
+
+    fn sign_note(&self, text: &str) -> NoteSignature {
+        NoteSignature {
+            name: ORIGIN.to_owned(),
+            key_id: VerifierKey::new(ORIGIN, self.public_key).key_id(),
+            signature: self.pair.sign(text.as_bytes()).as_ref().to_vec(),
+        }
+    }
+}
+
+impl Keys {
+    fn public_keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        std::iter::once(&self.current.public_key).chain(&self.past)
     }
 }
 
 impl EvidenceLedger for LedgerSigner {
     fn sign(&self, receipt: Receipt) -> Result<SignedReceipt, LedgerError> {
-        let unsigned = receipt
-            .signed_bytes(&self.signer_key_id)
-            .map_err(|error| LedgerError(Box::new(error)))?;
-        let signature = STANDARD.encode(self.key.sign(&unsigned));
+        let key = Arc::clone(&self.keys.load().current);
+        let unsigned = receipt.signed_bytes(&key.signer_key_id).map_err(fault)?;
+        let signature = STANDARD.encode(key.pair.sign(&unsigned));
         receipt
-            .into_signed(&self.signer_key_id, &signature)
-            .map_err(|error| LedgerError(Box::new(error)))
+            .into_signed(&key.signer_key_id, &signature)
+            .map_err(fault)
+    }
+
+    fn signer_key_id(&self) -> String {
+        self.keys.load().current.signer_key_id.as_ref().to_owned()
+    }
+
+    fn is_current(&self, receipt: &SignedReceipt) -> bool {
+        receipt.signer_key_id == self.keys.load().current.signer_key_id
+    }
+
+    fn sign_again(&self, receipt: &SignedReceipt) -> Result<SignedReceipt, LedgerError> {
+        let key = Arc::clone(&self.keys.load().current);
+        let read =
+            ReadReceipt::parse(&receipt.leaf).ok_or_else(|| LedgerError("malformed".into()))?;
+        let unsigned = read.signed_bytes_for(&key.signer_key_id).map_err(fault)?;
+        let signature = STANDARD.encode(key.pair.sign(&unsigned));
+        read.signed_again(&key.signer_key_id, &signature)
+            .map_err(fault)
     }
 
     fn is_genuine(&self, leaf: &[u8]) -> bool {
-        let Some((unsigned, signature)) = take_apart(leaf) else {
+        let Some(read) = ReadReceipt::parse(leaf) else {
             return false;
         };
-        UnparsedPublicKey::new(&ED25519, self.public_key())
-            .verify(&unsigned, &signature)
-            .is_ok()
+        let keys = self.keys.load();
+        keys.public_keys()
+            .find(|key| signer_key_id(key) == *read.receipt.signer_key_id)
+            .is_some_and(|key| is_signed(key, &read.unsigned, &read.signature))
+    }
+
+    fn sign_checkpoint(&self, checkpoint: &Checkpoint) -> SignedNote {
+        let text = checkpoint.to_string();
+        SignedNote {
+            signatures: vec![self.keys.load().current.sign_note(&text)],
+            text,
+        }
+    }
+
+    fn read_checkpoint(&self, note: &str) -> Option<Checkpoint> {
+        let note: SignedNote = note.parse().ok()?;
+        let keys = self.keys.load();
+        let is_signed_by_one = keys.public_keys().any(|key| is_note_signed(key, &note));
+        is_signed_by_one
+            .then(|| Checkpoint::from_text(&note.text).ok())
+            .flatten()
+    }
+
+    fn public_key(&self) -> [u8; 32] {
+        self.keys.load().current.public_key
+    }
+
+    fn begin_handover(&self, checkpoint: &Checkpoint) -> Option<Handover> {
+        let keys = self.keys.load();
+        let next = keys.next.as_ref()?;
+        let text = checkpoint.to_string();
+        Some(Handover {
+            public_key: next.public_key,
+            note: SignedNote {
+                signatures: vec![keys.current.sign_note(&text), next.sign_note(&text)],
+                text,
+            },
+        })
+    }
+
+    fn complete_handover(&self) {
+        self.keys.rcu(|keys| match &keys.next {
+            None => Keys::clone(keys),
+            Some(next) => {
+                let mut past = keys.past.clone();
+                past.push(keys.current.public_key);
+                Keys {
+                    current: Arc::clone(next),
+                    next: None,
+                    past,
+                }
+            }
+        });
     }
 }
 
-/// The signed bytes and the signature of a receipt; `None` when it is not the
-/// canonical JSON of an object with a signature. `serde_json` writes maps sorted
-/// and without white space, which for our receipts is RFC 8785.
-fn take_apart(leaf: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let mut receipt: Map<String, Value> = serde_json::from_slice(leaf).ok()?;
-    if serde_json::to_vec(&receipt).ok()? != leaf {
-        return None;
-    }
-    let signature = receipt.remove("signature")?;
-    let signature = STANDARD.decode(signature.as_str()?).ok()?;
-    Some((serde_json::to_vec(&receipt).ok()?, signature))
+/// What receipts name as `signer_key_id`: the first 8 bytes of the SHA-256 of the
+/// public key, in hex.
+pub(super) fn signer_key_id(public_key: &[u8; 32]) -> String {
+    digest(&SHA256, public_key)
+        .as_ref()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whether a note bears a good signature of this key.
+pub(super) fn is_note_signed(public_key: &[u8; 32], note: &SignedNote) -> bool {
+    VerifierKey::new(ORIGIN, *public_key)
+        .signature_on(note)
+        .is_some_and(|signature| is_signed(public_key, note.text.as_bytes(), signature))
+}
+
+fn is_signed(public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ED25519, public_key)
+        .verify(message, signature)
+        .is_ok()
+}
+
+fn fault(error: serde_json::Error) -> LedgerError {
+    LedgerError(Box::new(error))
 }
 
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::{Signature, VerifyingKey};
+    use serde_json::Value;
 
     use super::*;
+    use crate::domain::ledger::{Tree, TreeHash};
     use crate::domain::receipt::tests::receipt;
 
     fn signer() -> LedgerSigner {
@@ -165,7 +290,7 @@ mod tests {
             .remove("signature");
         let signature = signature.as_ref().and_then(Value::as_str).expect("a text");
         let signature = STANDARD.decode(signature).expect("base64");
-        let key = VerifyingKey::try_from(signer.public_key()).expect("a key");
+        let key = VerifyingKey::from_bytes(&signer.public_key()).expect("a key");
         let unsigned = serde_json_canonicalizer::to_vec(&value).expect("canonical");
         key.verify_strict(
             &unsigned,
@@ -203,17 +328,67 @@ mod tests {
     }
 
     #[test]
-    fn the_verifier_key_holds_the_public_key_behind_its_algorithm_byte() {
+    fn another_implementation_accepts_a_checkpoint_under_the_verifier_key() {
         let signer = signer();
-        let text = signer.verifier_key();
-        let parts: Vec<&str> = text.splitn(3, '+').collect();
-        let [name, hash, key] = parts[..] else {
-            panic!("three parts: {text}");
+        let checkpoint = Checkpoint {
+            size: 7,
+            root: TreeHash::of_leaf(b"root"),
         };
-        assert_eq!((name, hash.len()), ("kms", 8));
-        let key = STANDARD.decode(key).expect("base64");
-        assert_eq!(key[0], 1);
-        assert_eq!(&key[1..], signer.public_key());
+        let note = signer.sign_checkpoint(&checkpoint).to_string();
+        let key = signed_note::StandardVerifier::new(&signer.verifier_key().to_string());
+        let keys = signed_note::VerifierList::new(vec![Box::new(key.expect("a key"))]);
+        let theirs = signed_note::Note::from_bytes(note.as_bytes()).expect("a note");
+        let (good, unknown) = theirs.verify(&keys).expect("a good signature");
+        assert_eq!((good.len(), unknown.len()), (1, 0));
+        assert_eq!(signer.read_checkpoint(&note), Some(checkpoint));
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_changed_or_signed_by_another_says_nothing() {
+        let checkpoint = Tree::new().checkpoint();
+        let note = signer().sign_checkpoint(&checkpoint).to_string();
+        assert_eq!(signer().read_checkpoint(&note), Some(checkpoint));
+        let other = LedgerSigner::from_seed(&[8; 32]).expect("32 bytes");
+        assert_eq!(other.read_checkpoint(&note), None);
+        assert_eq!(
+            signer().read_checkpoint(&note.replace("\n0\n", "\n1\n")),
+            None
+        );
+        assert_eq!(signer().read_checkpoint(""), None);
+    }
+
+    #[test]
+    fn a_new_key_takes_over_by_a_checkpoint_that_both_sign() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("next");
+        let signer = signer();
+        let checkpoint = Tree::new().checkpoint();
+        assert!(!signer.load_next(&path).expect("no file"));
+        assert_eq!(signer.begin_handover(&checkpoint), None);
+        let next = LedgerSigner::create(&path).expect("created");
+        assert!(signer.load_next(&path).expect("readable"));
+        let (old_key, before) = (signer.public_key(), signer.sign(receipt()).expect("signed"));
+
+        let handover = signer.begin_handover(&checkpoint).expect("a key waits");
+        assert_eq!(handover.public_key, next.public_key());
+        for key in [&old_key, &handover.public_key] {
+            assert!(is_note_signed(key, &handover.note));
+        }
+        assert_eq!(signer.public_key(), old_key, "not before it is kept");
+        assert!(signer.is_current(&before));
+
+        signer.complete_handover();
+        assert_eq!(signer.public_key(), next.public_key());
+        assert!(!signer.is_current(&before));
+        assert!(signer.is_genuine(&before.leaf), "the old key still checks");
+        assert!(!next.is_genuine(&before.leaf));
+        next.remember([old_key]);
+        assert!(next.is_genuine(&before.leaf), "after a restart too");
+        let again = signer.sign_again(&before).expect("signed");
+        assert!(signer.is_current(&again) && next.is_genuine(&again.leaf));
+        assert_eq!(again.receipt_id, before.receipt_id);
+        signer.complete_handover();
+        assert_eq!(signer.public_key(), next.public_key(), "once");
     }
 
     #[test]

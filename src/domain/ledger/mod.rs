@@ -5,6 +5,7 @@
 //! Pure: nothing here reads, keeps or signs anything.
 
 mod checkpoint;
+mod flaw;
 mod hash;
 mod note;
 mod proof;
@@ -12,6 +13,7 @@ mod tile;
 mod tree;
 
 pub use self::checkpoint::{Checkpoint, MalformedCheckpoint, ORIGIN};
+pub use self::flaw::LedgerFlaw;
 pub use self::hash::TreeHash;
 pub use self::note::{MalformedNote, MalformedVerifierKey, NoteSignature, SignedNote, VerifierKey};
 pub use self::proof::{Node, ProofPlan, verify_consistency, verify_inclusion};

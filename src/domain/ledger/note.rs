@@ -236,7 +236,10 @@ mod tests {
             text.replace("a text", "a\ttext"),
             text.replace("AAAAAQcHB", "AAAAAQcH!"),
             format!("text\n\n{SIGNATURE_MARK}kms AAAAAQ==\n"),
-            format!("text\n\n{}", text.lines().last().expect("lines").repeat(9_000)),
+            format!(
+                "text\n\n{}",
+                text.lines().last().expect("lines").repeat(9_000)
+            ),
             format!(
                 "text\n\n{}",
                 format!("{}\n", text.lines().last().expect("lines")).repeat(17)

@@ -1,5 +1,6 @@
 //! The growing edge of the tree: all that is needed to append to it.
 
+use super::checkpoint::Checkpoint;
 use super::hash::TreeHash;
 use super::tile::{CompleteTile, TILE_HEIGHT, TILE_WIDTH, TileId};
 
@@ -93,6 +94,14 @@ impl Tree {
             return TreeHash::of_empty_tree();
         };
         smaller_first.fold(smallest, |right, left| TreeHash::of_children(left, right))
+    }
+
+    /// What is to be signed of it.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            size: self.size,
+            root: self.root(),
+        }
     }
 
     /// The incomplete tile of a level; empty where the level has none.

@@ -2,7 +2,8 @@
 
 use super::{Store, receipt_in, scope, stored_key};
 use crate::domain::ids::{KeyRef, ReceiptId};
-use crate::ports::data_plane::{Change, CommitError, KeptReceipt, Transaction};
+use crate::ports::data_plane::{Change, CommitError, Transaction};
+use crate::ports::ledger_store::KeptReceipt;
 
 fn only(receipts: Vec<crate::domain::receipt::SignedReceipt>) -> Transaction {
     Transaction {

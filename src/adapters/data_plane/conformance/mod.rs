@@ -11,14 +11,18 @@ pub(super) use self::grants::grant;
 
 use std::sync::Arc;
 
-use crate::domain::ids::{KeyRef, ReceiptId};
+use crate::adapters::ledger::LedgerSigner;
+use crate::domain::ids::KeyRef;
 use crate::domain::key::tests::active_key;
 use crate::domain::key::{KeyHandle, KeyRecord, RevocationReason, StoredKey};
-use crate::domain::receipt::SignedReceipt;
+use crate::domain::receipt::tests::receipt;
+use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::Scope;
 use crate::domain::time::{Period, Timestamp};
 use crate::domain::usage::UsageReservation;
 use crate::ports::data_plane::{Change, CommitError, DataPlane, KeyUseMark, Transaction};
+use crate::ports::ledger::EvidenceLedger as _;
+use crate::ports::ledger_store::LedgerFault;
 
 /// What a test gets: the store, to be shared with tasks.
 pub(super) type Store = Arc<dyn DataPlane>;
@@ -33,6 +37,7 @@ macro_rules! promises {
                     let store = std::sync::Arc::new(
                         crate::adapters::data_plane::memory::MemoryDataPlane::new(),
                     );
+                    super::begin(&*store);
                     super::$room::$promise(store).await;
                 }
             )+)+
@@ -48,6 +53,7 @@ macro_rules! promises {
                         crate::adapters::data_plane::sqlite::SqliteOptions::default(),
                     )
                     .expect("a new database");
+                    super::begin(&store);
                     super::$room::$promise(std::sync::Arc::new(store)).await;
                 }
             )+)+
@@ -136,13 +142,41 @@ pub(super) fn key_with_alias(alias: &str) -> StoredKey {
     key
 }
 
+/// The signer of every ledger here.
+pub(super) fn signer() -> LedgerSigner {
+    LedgerSigner::from_seed(&[7; 32]).expect("32 bytes")
+}
+
+/// Begins the ledger of a store, on a thread that may block.
+pub(super) fn begin(store: &dyn DataPlane) {
+    begin_with(store, Arc::new(signer())).expect("a ledger that verifies");
+}
+
+pub(super) fn begin_with(
+    store: &dyn DataPlane,
+    signer: Arc<LedgerSigner>,
+) -> Result<(), LedgerFault> {
+    std::thread::scope(|scope| {
+        let beginning = scope.spawn(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime")
+                .block_on(store.begin_ledger(signer))
+        });
+        beginning.join().expect("no panic")
+    })
+}
+
 pub(super) fn receipt_in(scope: &Scope) -> SignedReceipt {
-    let receipt_id = ReceiptId::generate();
-    SignedReceipt {
-        receipt_id,
+    signed(Receipt {
         scope: scope.clone(),
-        leaf: format!("{{\"receipt_id\":\"{receipt_id}\"}}").into_bytes(),
-    }
+        ..receipt()
+    })
+}
+
+pub(super) fn signed(receipt: Receipt) -> SignedReceipt {
+    signer().sign(receipt).expect("signed")
 }
 
 /// The changes with one receipt, in the scope of all these tests.

@@ -3,19 +3,25 @@
 //! would change in memory. Commits nothing itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
+use super::fault::StoreFault;
+use super::ledger::rows;
 use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
 use super::{anchors, grants};
 use crate::adapters::data_plane::spent_grants::forgettable_before;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyAlias, KeyId};
 use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::ledger::{CompleteTile, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::{Change, Conflict, Transaction};
+use crate::ports::ledger::EvidenceLedger;
+use crate::ports::ledger_store::LedgerHead;
 
 /// Why a transaction was not applied; nothing of it is in the batch then.
 #[derive(Debug)]
@@ -25,25 +31,27 @@ pub(super) enum Refusal {
     /// Its own content breaks a constraint; the others are as they were.
     Malformed(rusqlite::Error),
     /// The store failed: the whole batch is lost.
-    Failed(rusqlite::Error),
+    Failed(StoreFault),
 }
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => Self::Malformed(error),
-            _ => Self::Failed(error),
+            _ => Self::Failed(error.into()),
         }
     }
 }
 
 /// What changes in memory once the batch is committed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Effects {
     /// The keys that were inserted or changed.
     pub(super) keys: Vec<KeyChange>,
     /// The receipts that were appended.
     pub(super) receipts: u64,
+    /// The ledger with them; `None` where there were none.
+    pub(super) head: Option<LedgerHead>,
 }
 
 /// One key that was inserted or changed.
@@ -63,23 +71,34 @@ pub(super) struct KeyChange {
 /// A batch inside an open write transaction.
 pub(super) struct Batch<'a> {
     connection: &'a Connection,
-    next_leaf: u64,
+    signer: &'a dyn EvidenceLedger,
+    /// The tree with this batch's receipts.
+    tree: Tree,
+    size_before: u64,
+    complete_tiles: Vec<CompleteTile>,
     /// The versions of keys that were asked for, changes of this batch included.
     versions: HashMap<KeyId, Option<u64>>,
     /// The uses of this batch, one row a key instead of one a use.
     usage: HashMap<KeyId, UsageCount>,
-    effects: Effects,
+    keys: Vec<KeyChange>,
 }
 
 impl<'a> Batch<'a> {
-    /// An empty batch whose first receipt will be at `next_leaf`.
-    pub(super) fn new(connection: &'a Connection, next_leaf: u64) -> Self {
+    /// An empty batch whose receipts will stand behind those of this tree.
+    pub(super) fn new(
+        connection: &'a Connection,
+        signer: &'a dyn EvidenceLedger,
+        tree: Tree,
+    ) -> Self {
         Self {
             connection,
-            next_leaf,
+            signer,
+            size_before: tree.size(),
+            tree,
+            complete_tiles: Vec::new(),
             versions: HashMap::new(),
             usage: HashMap::new(),
-            effects: Effects::default(),
+            keys: Vec::new(),
         }
     }
 
@@ -96,30 +115,31 @@ impl<'a> Batch<'a> {
             self.run("SAVEPOINT one_transaction")?;
         }
         match self.write(transaction) {
-            Ok(changes) => {
+            Ok((changes, leaves)) => {
                 if guarded {
                     self.run("RELEASE one_transaction")?;
                 }
-                self.take_over(transaction, changes);
+                self.take_over(transaction, changes, leaves);
                 Ok(())
             }
             // A constraint that rolls everything back costs the whole batch.
             Err(Refusal::Malformed(error)) if self.connection.is_autocommit() => {
-                Err(Refusal::Failed(error))
+                Err(Refusal::Failed(error.into()))
             }
             Err(refusal) => {
                 if guarded && !matches!(refusal, Refusal::Failed(_)) {
                     self.run("ROLLBACK TO one_transaction")
                         .and_then(|()| self.run("RELEASE one_transaction"))
-                        .map_err(Refusal::Failed)?;
+                        .map_err(|error| Refusal::Failed(error.into()))?;
                 }
                 Err(refusal)
             }
         }
     }
 
-    /// Writes down the uses; after this the batch can be committed.
-    pub(super) fn finish(self) -> rusqlite::Result<Effects> {
+    /// Writes down the uses, and the tree with a checkpoint over it, which is kept
+    /// for good where that is wanted; after this the batch can be committed.
+    pub(super) fn finish(self, keep_checkpoint: bool) -> rusqlite::Result<Effects> {
         // The same rule as `UsageCount::plus`, for many uses at once.
         let mut upsert = self.connection.prepare_cached(
             "INSERT INTO key_usage (key_id, day, used, encryptions) VALUES (?1, ?2, ?3, ?4) \
@@ -139,10 +159,33 @@ impl<'a> Batch<'a> {
             ])?;
         }
         drop(upsert);
-        Ok(self.effects)
+        let receipts = self.tree.size() - self.size_before;
+        let head = match receipts {
+            0 => None,
+            _ => Some(self.write_tree(keep_checkpoint)?),
+        };
+        Ok(Effects {
+            keys: self.keys,
+            receipts,
+            head,
+        })
     }
 
-    fn write(&self, transaction: &Transaction) -> Result<Vec<KeyChange>, Refusal> {
+    fn write_tree(&self, keep_checkpoint: bool) -> rusqlite::Result<LedgerHead> {
+        for tile in &self.complete_tiles {
+            rows::insert_tile(self.connection, tile)?;
+        }
+        let checkpoint = self.tree.checkpoint();
+        let note = self.signer.sign_checkpoint(&checkpoint).to_string();
+        rows::write_head(self.connection, &note)?;
+        if keep_checkpoint {
+            rows::keep_checkpoint(self.connection, checkpoint.size, &note)?;
+        }
+        Ok(LedgerHead::new(self.tree.clone(), checkpoint, note))
+    }
+
+    /// Answers the changed keys, and the hashes of the new leaves.
+    fn write(&self, transaction: &Transaction) -> Result<(Vec<KeyChange>, Vec<TreeHash>), Refusal> {
         let mut changes = Vec::with_capacity(transaction.changes.len());
         for change in &transaction.changes {
             match change {
@@ -168,13 +211,19 @@ impl<'a> Batch<'a> {
         if let Some(end) = forgettable_before(transaction.spent_grants()) {
             grants::forget_before(self.connection, end)?;
         }
-        for (leaf, receipt) in (self.next_leaf..).zip(&transaction.receipts) {
-            self.append_receipt(leaf, receipt)?;
+        let mut leaves = Vec::with_capacity(transaction.receipts.len());
+        for (leaf_index, receipt) in (self.tree.size()..).zip(&transaction.receipts) {
+            leaves.push(self.append_receipt(leaf_index, receipt)?);
         }
-        Ok(changes)
+        Ok((changes, leaves))
     }
 
-    fn take_over(&mut self, transaction: &Transaction, changes: Vec<KeyChange>) {
+    fn take_over(
+        &mut self,
+        transaction: &Transaction,
+        changes: Vec<KeyChange>,
+        leaves: Vec<TreeHash>,
+    ) {
         for change in &changes {
             self.versions.insert(change.key_id, Some(change.version));
         }
@@ -186,10 +235,10 @@ impl<'a> Batch<'a> {
             let count = self.usage.entry(key_use.key_id).or_insert(nothing_yet);
             *count = count.plus(key_use.reservation.mark());
         }
-        let receipts = transaction.receipts.len() as u64;
-        self.next_leaf += receipts;
-        self.effects.receipts += receipts;
-        self.effects.keys.extend(changes);
+        for leaf in leaves {
+            self.tree.push(leaf, &mut self.complete_tiles);
+        }
+        self.keys.extend(changes);
     }
 
     fn version(&mut self, key_id: KeyId) -> rusqlite::Result<Option<u64>> {
@@ -289,22 +338,25 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn append_receipt(&self, leaf: u64, receipt: &SignedReceipt) -> rusqlite::Result<()> {
-        let scope = &receipt.scope;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO receipts (seq, receipt_id, tenant_id, environment, plane, leaf) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![
-                stored(leaf)?,
-                receipt.receipt_id.as_bytes(),
-                scope.tenant_id.as_str(),
-                scope.environment.as_str(),
-                scope.plane.as_str(),
-                receipt.leaf
-            ])?;
-        Ok(())
+    /// Appends a receipt, signed by the key that signs now: one that was signed just
+    /// before a new key took over is signed again.
+    fn append_receipt(
+        &self,
+        leaf_index: u64,
+        receipt: &SignedReceipt,
+    ) -> Result<TreeHash, Refusal> {
+        let signed_again;
+        let receipt = if self.signer.is_current(receipt) {
+            receipt
+        } else {
+            signed_again = self
+                .signer
+                .sign_again(receipt)
+                .map_err(|error| Refusal::Failed(StoreFault::Unsigned(Arc::new(error))))?;
+            &signed_again
+        };
+        rows::append_receipt(self.connection, leaf_index, receipt)?;
+        Ok(TreeHash::of_leaf(&receipt.leaf))
     }
 
     fn run(&self, statement: &str) -> rusqlite::Result<()> {

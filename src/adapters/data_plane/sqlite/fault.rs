@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::ledger::LedgerFlaw;
 use crate::ports::data_plane::Unavailable;
+use crate::ports::ledger::LedgerError;
+use crate::ports::ledger_store::LedgerFault;
 
 /// Why the store could not do it. Cheap to clone: one failed batch tells all of
 /// its callers.
@@ -19,6 +22,14 @@ pub(super) enum StoreFault {
     ProbeLost,
     #[error("a read was cut off")]
     ReadCutOff,
+    #[error("the ledger has not begun")]
+    LedgerNotBegun,
+    #[error("the ledger does not verify")]
+    LedgerFlawed(#[source] LedgerFlaw),
+    #[error("what became of the ledger cannot be told")]
+    LedgerUnsettled(#[source] Arc<LedgerFault>),
+    #[error("a receipt could not be signed again")]
+    Unsigned(#[source] Arc<LedgerError>),
     #[error("SQLite failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
 }

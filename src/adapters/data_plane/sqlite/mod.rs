@@ -8,6 +8,7 @@ mod anchors;
 mod batch;
 mod fault;
 mod grants;
+mod ledger;
 mod open;
 mod queue;
 mod reads;
@@ -18,14 +19,18 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use rusqlite::Connection;
 
 use self::batch::KeyChange;
+use self::ledger::reads as reads_of_ledger;
 use self::queue::{CommitJob, Job, JobQueue};
 use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
@@ -33,12 +38,17 @@ use self::writer::Writer;
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::StoredKey;
+use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    AnchorPage, AnchorQuery, CommitError, DataPlane, KeptReceipt, KeyCounts, KeyPage, KeyQuery,
-    Transaction, Unavailable,
+    AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, Transaction,
+    Unavailable,
+};
+use crate::ports::ledger::EvidenceLedger;
+use crate::ports::ledger_store::{
+    KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
 };
 
 pub use self::open::OpenError;
@@ -103,7 +113,7 @@ struct InMemory {
     keys: CoherentCache<(Scope, KeyRef), Arc<StoredKey>>,
     usage_counters: UsageCounters,
     key_counts: Mutex<KeyCounts>,
-    ledger_size: AtomicU64,
+    ledger_head: ArcSwap<LedgerHead>,
     probes: AtomicU64,
 }
 
@@ -121,7 +131,7 @@ impl SqliteDataPlane {
             keys: CoherentCache::new(options.cached_keys),
             usage_counters: UsageCounters::new(options.idle_usage_counters),
             key_counts: Mutex::new(KeyCounts::default()),
-            ledger_size: AtomicU64::new(0),
+            ledger_head: ArcSwap::from_pointee(LedgerHead::unknown()),
             probes: AtomicU64::new(0),
         });
         let writer = Writer::new(
@@ -202,23 +212,6 @@ impl DataPlane for SqliteDataPlane {
             .await
     }
 
-    async fn find_receipt(
-        &self,
-        scope: &Scope,
-        receipt_id: ReceiptId,
-    ) -> Result<Option<KeptReceipt>, Unavailable> {
-        let scope = scope.clone();
-        let receipt = self
-            .reads
-            .read(move |connection| reads::find_receipt(connection, &scope, receipt_id))
-            .await?;
-        Ok(receipt)
-    }
-
-    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
-        Ok(self.reads.read(reads::newest_receipt).await?)
-    }
-
     async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
         self.jobs
             .ask(|answer| Job::Pin(name, value.to_vec(), answer))
@@ -271,13 +264,75 @@ impl DataPlane for SqliteDataPlane {
         self.in_memory.lock_key_counts().clone()
     }
 
-    fn ledger_size(&self) -> u64 {
-        self.in_memory.ledger_size()
-    }
-
     async fn close(&self) {
         self.reads.close();
         self.jobs.close().await;
+    }
+}
+
+#[async_trait]
+impl LedgerStore for SqliteDataPlane {
+    async fn begin_ledger(&self, signer: Arc<dyn EvidenceLedger>) -> Result<(), LedgerFault> {
+        // The receipts of an old release may take their time, once.
+        self.jobs
+            .ask_and_wait(|answer| Job::BeginLedger(signer, answer))
+            .await
+    }
+
+    async fn hand_over_ledger(&self) -> Result<(), Unavailable> {
+        self.jobs.ask(Job::HandOver).await
+    }
+
+    fn ledger_head(&self) -> Arc<LedgerHead> {
+        self.in_memory.ledger_head.load_full()
+    }
+
+    async fn read_tiles(
+        &self,
+        tiles: Vec<TileId>,
+    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
+        if tiles.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let read = move |connection: &Connection| reads_of_ledger::tiles(connection, &tiles);
+        Ok(self.reads.read(read).await?)
+    }
+
+    async fn read_leaves(&self, first: u64, number: usize) -> Result<Vec<Vec<u8>>, Unavailable> {
+        let leaves = self
+            .reads
+            .read(move |connection| reads_of_ledger::leaves(connection, first, number))
+            .await?;
+        Ok(leaves)
+    }
+
+    async fn find_receipt(
+        &self,
+        scope: &Scope,
+        receipt_id: ReceiptId,
+    ) -> Result<Option<KeptReceipt>, Unavailable> {
+        let scope = scope.clone();
+        let receipt = self
+            .reads
+            .read(move |connection| reads_of_ledger::find_receipt(connection, &scope, receipt_id))
+            .await?;
+        Ok(receipt)
+    }
+
+    async fn list_receipts(&self, query: ReceiptQuery) -> Result<ReceiptPage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| reads_of_ledger::list_receipts(connection, &query))
+            .await?;
+        Ok(page)
+    }
+
+    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
+        Ok(self.reads.read(reads_of_ledger::newest_receipt).await?)
+    }
+
+    async fn ledger_keys(&self) -> Result<Vec<LedgerKey>, Unavailable> {
+        Ok(self.reads.read(ledger::rows::read_keys).await?)
     }
 }
 
@@ -289,14 +344,6 @@ impl Drop for SqliteDataPlane {
 }
 
 impl InMemory {
-    fn ledger_size(&self) -> u64 {
-        self.ledger_size.load(Ordering::Acquire)
-    }
-
-    fn add_receipts(&self, number: u64) {
-        self.ledger_size.fetch_add(number, Ordering::AcqRel);
-    }
-
     fn count_keys(&self, changes: &[KeyChange]) {
         if changes.is_empty() {
             return;
@@ -308,11 +355,6 @@ impl InMemory {
                 None => counts.add(change.key_type, change.after, 1),
             }
         }
-    }
-
-    fn set_totals(&self, counts: KeyCounts, ledger_size: u64) {
-        *self.lock_key_counts() = counts;
-        self.ledger_size.store(ledger_size, Ordering::Release);
     }
 
     fn next_probe(&self) -> u64 {

@@ -16,6 +16,7 @@ const APPLICATION_ID: i64 = 0x5A4B_4D53;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_keys_receipts_anchors.sql"),
     include_str!("migrations/0002_spent_grants.sql"),
+    include_str!("migrations/0003_ledger_tree.sql"),
 ];
 
 /// Statements that a connection keeps prepared: more than there are in this room.

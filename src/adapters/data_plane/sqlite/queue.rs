@@ -2,7 +2,7 @@
 //! long, and how it ends. Knows no SQL.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use super::fault::StoreFault;
 use crate::domain::ids::KeyId;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{CommitError, Transaction, Unavailable};
+use crate::ports::ledger::EvidenceLedger;
+use crate::ports::ledger_store::LedgerFault;
 
 /// Where an answer goes; closed once nobody waits for it.
 pub(super) type Answer<T, E = Unavailable> = oneshot::Sender<Result<T, E>>;
@@ -21,7 +23,11 @@ pub(super) enum Job {
     /// Keep a transaction.
     Commit(CommitJob),
     /// Start the live counter of a key.
-    StartCounter(KeyId, Answer<std::sync::Arc<UsageCounter>>),
+    StartCounter(KeyId, Answer<Arc<UsageCounter>>),
+    /// Verify the ledger, and begin to append with this signer.
+    BeginLedger(Arc<dyn EvidenceLedger>, Answer<(), LedgerFault>),
+    /// Let the signer's next key take over.
+    HandOver(Answer<()>),
     /// Pin a value to a name.
     Pin(&'static str, Vec<u8>, Answer<Vec<u8>>),
     /// Write and read back.
@@ -73,15 +79,23 @@ impl JobQueue {
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Job,
     ) -> Result<T, E> {
-        let unavailable = |fault: StoreFault| E::from(Unavailable::from(fault));
-        let (answer, answered) = oneshot::channel();
-        self.send(job(answer)).map_err(unavailable)?;
-        match tokio::time::timeout(self.deadline, answered).await {
-            Ok(Ok(answer)) => answer,
-            // The writer has gone, its work with it.
-            Ok(Err(_)) => Err(unavailable(StoreFault::Closed)),
-            Err(_) => Err(unavailable(StoreFault::DeadlinePassed(self.deadline))),
+        match tokio::time::timeout(self.deadline, self.ask_and_wait(job)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(gone(StoreFault::DeadlinePassed(self.deadline))),
         }
+    }
+
+    /// The same for as long as it takes: for the start, where nobody waits.
+    pub(super) async fn ask_and_wait<T, E: From<Unavailable>>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Job,
+    ) -> Result<T, E> {
+        let (answer, answered) = oneshot::channel();
+        self.send(job(answer)).map_err(gone)?;
+        // An error says that the writer has gone, its work with it.
+        answered
+            .await
+            .unwrap_or_else(|_| Err(gone(StoreFault::Closed)))
     }
 
     /// Takes no more jobs and waits until those that are queued are done.
@@ -127,4 +141,8 @@ impl JobQueue {
             tracing::error!("the store's writer has panicked");
         }
     }
+}
+
+fn gone<E: From<Unavailable>>(fault: StoreFault) -> E {
+    E::from(Unavailable::from(fault))
 }

@@ -11,10 +11,10 @@ use tokio::sync::Semaphore;
 use super::fault::StoreFault;
 use super::open;
 use super::rows::{counted, key_columns, read_key, read_record};
-use crate::domain::ids::{KeyRef, ReceiptId};
+use crate::domain::ids::KeyRef;
 use crate::domain::key::StoredKey;
 use crate::domain::scope::Scope;
-use crate::ports::data_plane::{KeptReceipt, KeyPage, KeyQuery};
+use crate::ports::data_plane::{KeyPage, KeyQuery};
 
 /// Reads that run at once. They take microseconds, and mostly a cache has
 /// answered before.
@@ -181,47 +181,9 @@ pub(super) fn list_keys(connection: &Connection, query: &KeyQuery) -> rusqlite::
     Ok(KeyPage { keys, has_more })
 }
 
-/// A receipt by its id, in its scope.
-pub(super) fn find_receipt(
-    connection: &Connection,
-    scope: &Scope,
-    receipt_id: ReceiptId,
-) -> rusqlite::Result<Option<KeptReceipt>> {
-    connection
-        .prepare_cached(
-            "SELECT seq, leaf FROM receipts WHERE receipt_id = ?1 \
-             AND tenant_id = ?2 AND environment = ?3 AND plane = ?4",
-        )?
-        .query_row(
-            params![
-                receipt_id.as_bytes(),
-                scope.tenant_id.as_str(),
-                scope.environment.as_str(),
-                scope.plane.as_str()
-            ],
-            read_receipt,
-        )
-        .optional()
-}
-
-/// The newest receipt of all.
-pub(super) fn newest_receipt(connection: &Connection) -> rusqlite::Result<Option<KeptReceipt>> {
-    connection
-        .prepare_cached("SELECT seq, leaf FROM receipts ORDER BY seq DESC LIMIT 1")?
-        .query_row([], read_receipt)
-        .optional()
-}
-
 /// The number of trust anchors.
 pub(super) fn count_trust_anchors(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .prepare_cached("SELECT count(*) FROM trust_anchors")?
         .query_row([], |row| counted(row, 0))
-}
-
-fn read_receipt(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeptReceipt> {
-    Ok(KeptReceipt {
-        leaf_index: counted(row, 0)?,
-        leaf: row.get(1)?,
-    })
 }

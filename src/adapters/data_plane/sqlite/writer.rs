@@ -12,17 +12,24 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::batch::{Batch, Effects, Refusal};
 use super::fault::StoreFault;
+use super::ledger::{begin as ledger_begin, rows};
 use super::open;
 use super::queue::{CommitJob, Job};
-use super::rows::{read_key_counts, read_ledger_size, read_usage};
+use super::rows::{read_key_counts, read_usage};
 use super::{CommitStats, InMemory, OnCommit};
 use crate::domain::ids::KeyRef;
 use crate::domain::key::KeyState;
 use crate::ports::data_plane::{CommitError, Unavailable};
+use crate::ports::ledger::EvidenceLedger;
+use crate::ports::ledger_store::{LedgerFault, LedgerHead, LedgerKey};
 
 /// Jobs that share one durable write, at most: enough to spread the cost of the
 /// disk, few enough that nobody waits long for the others.
 const LARGEST_BATCH: usize = 512;
+
+/// How often a checkpoint is kept for good, while receipts come: for those who
+/// later ask what the ledger was at some time.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// The name in `meta` that the health check writes to.
 const PROBE: &str = "probe";
@@ -34,6 +41,10 @@ pub(super) struct Writer {
     busy_timeout: Duration,
     in_memory: Arc<InMemory>,
     on_commit: Option<OnCommit>,
+    /// Signs; `None` until the ledger has begun.
+    signer: Option<Arc<dyn EvidenceLedger>>,
+    /// When a checkpoint is to be kept for good again.
+    checkpoint_due: Instant,
     /// A failed commit may have reached the disk: what is in memory is read anew.
     in_doubt: bool,
     /// An erased secret may still be in the write-ahead log.
@@ -58,12 +69,14 @@ impl Writer {
             busy_timeout,
             in_memory,
             on_commit,
+            signer: None,
+            checkpoint_due: Instant::now(),
             in_doubt: false,
             // The last process may have died between an erasure and its checkpoint.
             log_holds_secret: true,
             _lock: lock,
         };
-        writer.read_totals()?;
+        writer.read_key_counts()?;
         writer.truncate_log(busy_timeout);
         Ok(writer)
     }
@@ -83,15 +96,21 @@ impl Writer {
                         // Whoever no longer waits needs no answer, here and below.
                         let _ = answer.send(counter.map_err(unavailable));
                     }
+                    Job::BeginLedger(signer, answer) => {
+                        let _ = answer.send(self.begin_ledger(signer));
+                    }
+                    Job::HandOver(answer) => {
+                        // What was queued before it comes before it.
+                        self.commit(std::mem::take(&mut commits));
+                        let _ = answer.send(self.hand_over().map_err(Unavailable::from));
+                    }
                     Job::Pin(name, value, answer) => {
                         let _ = answer.send(self.pin(name, &value).map_err(unavailable));
                     }
                     Job::Probe(answer) => probes.push(answer),
                 }
             }
-            if !commits.is_empty() {
-                self.commit(commits);
-            }
+            self.commit(commits);
             // Last: a probe that is answered says that what came before is decided.
             for answer in probes {
                 let _ = answer.send(self.probe().map_err(Unavailable::from));
@@ -102,14 +121,19 @@ impl Writer {
     }
 
     fn commit(&mut self, jobs: Vec<CommitJob>) {
+        if jobs.is_empty() {
+            return;
+        }
         let started = Instant::now();
         let mut kept = Vec::with_capacity(jobs.len());
         let mut refused = Vec::new();
         let effects = match self.write_batch(jobs, &mut kept, &mut refused) {
             Ok(effects) => effects,
-            Err(error) => {
-                tracing::error!(%error, "a batch could not be committed");
-                let fault = StoreFault::from(error);
+            Err(fault) => {
+                tracing::error!(
+                    error = &fault as &dyn std::error::Error,
+                    "a batch could not be committed"
+                );
                 self.roll_back();
                 // A refusal may stand on what was rolled back: nobody gets one.
                 for job in kept
@@ -130,7 +154,7 @@ impl Writer {
             .keys
             .iter()
             .any(|change| change.after == KeyState::Destroyed);
-        self.publish(&effects);
+        self.publish(effects);
         if has_erased {
             self.log_holds_secret = true;
             self.truncate_log(self.busy_timeout);
@@ -166,7 +190,7 @@ impl Writer {
         jobs: Vec<CommitJob>,
         kept: &mut Vec<CommitJob>,
         refused: &mut Vec<(CommitJob, CommitError)>,
-    ) -> rusqlite::Result<Effects> {
+    ) -> Result<Effects, StoreFault> {
         let mut jobs = jobs.into_iter();
         let outcome = self.apply_all(&mut jobs, kept, refused);
         kept.extend(jobs);
@@ -178,13 +202,14 @@ impl Writer {
         jobs: &mut impl Iterator<Item = CommitJob>,
         kept: &mut Vec<CommitJob>,
         refused: &mut Vec<(CommitJob, CommitError)>,
-    ) -> rusqlite::Result<Effects> {
+    ) -> Result<Effects, StoreFault> {
+        let signer = self.signer.clone().ok_or(StoreFault::LedgerNotBegun)?;
         begin(&self.connection)?;
         if self.in_doubt {
-            self.read_totals()?;
-            self.in_doubt = false;
+            self.settle_doubt(&*signer)?;
         }
-        let mut batch = Batch::new(&self.connection, self.in_memory.ledger_size());
+        let tree = self.in_memory.ledger_head.load().tree.clone();
+        let mut batch = Batch::new(&self.connection, &*signer, tree);
         for job in jobs {
             // Whoever has given up gets nothing done, and the use is given back.
             if job.answer.is_closed() {
@@ -203,20 +228,113 @@ impl Writer {
                 }
             }
         }
-        let effects = batch.finish()?;
+        let now = Instant::now();
+        let keep_checkpoint = now >= self.checkpoint_due;
+        let effects = batch.finish(keep_checkpoint)?;
+        if keep_checkpoint && effects.head.is_some() {
+            self.checkpoint_due = now + CHECKPOINT_EVERY;
+        }
         if let Err(error) = commit(&self.connection) {
             self.in_doubt = true;
             // The readers' caches may not outlive what may have changed.
             self.invalidate(&effects);
-            return Err(error);
+            return Err(error.into());
         }
         Ok(effects)
     }
 
-    fn publish(&self, effects: &Effects) {
-        self.invalidate(effects);
+    fn publish(&self, effects: Effects) {
+        self.invalidate(&effects);
         self.in_memory.count_keys(&effects.keys);
-        self.in_memory.add_receipts(effects.receipts);
+        if let Some(head) = effects.head {
+            self.in_memory.ledger_head.store(Arc::new(head));
+        }
+    }
+
+    /// Verifies the ledger in a transaction of its own, which also lays out a new one.
+    fn begin_ledger(&mut self, signer: Arc<dyn EvidenceLedger>) -> Result<(), LedgerFault> {
+        let failed = |error: rusqlite::Error| LedgerFault::Unavailable(unavailable(error));
+        let begun = begin(&self.connection)
+            .map_err(failed)
+            .and_then(|()| ledger_begin::begin(&self.connection, &*signer))
+            .and_then(|head| commit(&self.connection).map_err(failed).map(|()| head));
+        match begun {
+            Ok(head) => {
+                self.in_memory.ledger_head.store(Arc::new(head));
+                self.signer = Some(signer);
+                Ok(())
+            }
+            Err(fault) => {
+                self.roll_back();
+                Err(fault)
+            }
+        }
+    }
+
+    /// Keeps the checkpoint by which the signer's next key takes over, and lets it.
+    fn hand_over(&mut self) -> Result<(), StoreFault> {
+        let signer = self.signer.clone().ok_or(StoreFault::LedgerNotBegun)?;
+        match self.keep_handover(&*signer) {
+            Ok(Some(head)) => {
+                self.in_memory.ledger_head.store(Arc::new(head));
+                signer.complete_handover();
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(fault) => {
+                self.roll_back();
+                Err(fault)
+            }
+        }
+    }
+
+    fn keep_handover(
+        &mut self,
+        signer: &dyn EvidenceLedger,
+    ) -> Result<Option<LedgerHead>, StoreFault> {
+        begin(&self.connection)?;
+        if self.in_doubt {
+            self.settle_doubt(signer)?;
+        }
+        let tree = self.in_memory.ledger_head.load().tree.clone();
+        let checkpoint = tree.checkpoint();
+        let Some(handover) = signer.begin_handover(&checkpoint) else {
+            self.roll_back();
+            return Ok(None);
+        };
+        let note = handover.note.to_string();
+        rows::insert_key(
+            &self.connection,
+            &LedgerKey {
+                public_key: handover.public_key,
+                from_size: checkpoint.size,
+                handover: Some(note.clone()),
+            },
+        )?;
+        rows::write_head(&self.connection, &note)?;
+        rows::keep_checkpoint(&self.connection, checkpoint.size, &note)?;
+        if let Err(error) = commit(&self.connection) {
+            self.in_doubt = true;
+            return Err(error.into());
+        }
+        Ok(Some(LedgerHead::new(tree, checkpoint, note)))
+    }
+
+    /// Reads anew what a failed commit may have changed: how many keys there are,
+    /// the ledger's head, and which key signs.
+    fn settle_doubt(&mut self, signer: &dyn EvidenceLedger) -> Result<(), StoreFault> {
+        self.read_key_counts()?;
+        let newest = rows::read_keys(&self.connection)?.pop();
+        if newest.is_some_and(|key| key.public_key != signer.public_key()) {
+            signer.complete_handover();
+        }
+        let head = ledger_begin::begin(&self.connection, signer).map_err(|fault| match fault {
+            LedgerFault::Flawed(flaw) => StoreFault::LedgerFlawed(flaw),
+            other => StoreFault::LedgerUnsettled(Arc::new(other)),
+        })?;
+        self.in_memory.ledger_head.store(Arc::new(head));
+        self.in_doubt = false;
+        Ok(())
     }
 
     fn invalidate(&self, effects: &Effects) {
@@ -280,10 +398,8 @@ impl Writer {
             .query_row([name], |row| row.get(0))
     }
 
-    fn read_totals(&self) -> rusqlite::Result<()> {
-        let counts = read_key_counts(&self.connection)?;
-        let size = read_ledger_size(&self.connection)?;
-        self.in_memory.set_totals(counts, size);
+    fn read_key_counts(&self) -> rusqlite::Result<()> {
+        *self.in_memory.lock_key_counts() = read_key_counts(&self.connection)?;
         Ok(())
     }
 

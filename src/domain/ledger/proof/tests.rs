@@ -24,7 +24,9 @@ fn naive_root(leaves: &[Vec<u8>]) -> TreeHash {
 }
 
 fn leaves(number: u64) -> Vec<Vec<u8>> {
-    (0..number).map(|n| format!("leaf {n}").into_bytes()).collect()
+    (0..number)
+        .map(|n| format!("leaf {n}").into_bytes())
+        .collect()
 }
 
 /// A grown tree, and every tile that was complete on the way.
@@ -150,7 +152,9 @@ fn a_tree_comes_back_from_its_edge() {
     let leaves = leaves(66_000);
     let mut tree = Tree::new();
     let mut complete = Vec::new();
-    let looked_at = [0, 1, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 65_792, 66_000];
+    let looked_at = [
+        0, 1, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 65_792, 66_000,
+    ];
     for size in 0..=66_000u64 {
         if looked_at.contains(&size) {
             let edge: Vec<_> = (0..Tree::levels(size))

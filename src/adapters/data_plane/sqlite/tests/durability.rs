@@ -13,6 +13,7 @@ use crate::domain::ids::KeyRef;
 use crate::domain::key::{KeyHandle, KeyState, StoredKey};
 use crate::domain::time::Period;
 use crate::ports::data_plane::{Change, Conflict, DataPlane, KeyQuery};
+use crate::ports::ledger_store::LedgerStore as _;
 
 #[tokio::test]
 async fn everything_is_there_after_reopening() {

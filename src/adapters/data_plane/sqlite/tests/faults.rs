@@ -13,6 +13,7 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::ids::KeyRef;
 use crate::domain::key::KeyState;
 use crate::ports::data_plane::{Change, CommitError, Conflict, DataPlane, Transaction};
+use crate::ports::ledger_store::LedgerStore as _;
 
 #[tokio::test]
 async fn another_process_that_writes_makes_the_store_unavailable_until_it_is_done() {
@@ -233,7 +234,8 @@ async fn a_batch_fails_whole_and_the_next_one_succeeds(sabotage: &str, repair: &
 #[tokio::test]
 async fn a_store_that_fails_in_the_middle_of_a_batch_leaves_nothing_of_it() {
     a_batch_fails_whole_and_the_next_one_succeeds(
-        "CREATE TRIGGER sabotage BEFORE INSERT ON receipts WHEN NEW.tenant_id = 'sabotage' \
+        "CREATE TRIGGER sabotage BEFORE INSERT ON receipts WHEN NEW.scope IN \
+         (SELECT scope FROM scopes WHERE tenant_id = 'sabotage') \
          BEGIN SELECT raise(ROLLBACK, 'sabotage'); END",
         "DROP TRIGGER sabotage",
     )
@@ -245,7 +247,8 @@ async fn a_commit_that_fails_leaves_nothing_of_its_batch() {
     a_batch_fails_whole_and_the_next_one_succeeds(
         "CREATE TABLE nobody (id INTEGER PRIMARY KEY);
          CREATE TABLE dangling (id REFERENCES nobody (id) DEFERRABLE INITIALLY DEFERRED);
-         CREATE TRIGGER sabotage AFTER INSERT ON receipts WHEN NEW.tenant_id = 'sabotage' \
+         CREATE TRIGGER sabotage AFTER INSERT ON receipts WHEN NEW.scope IN \
+         (SELECT scope FROM scopes WHERE tenant_id = 'sabotage') \
          BEGIN INSERT INTO dangling VALUES (1); END",
         "DROP TRIGGER sabotage",
     )

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use rusqlite::Connection;
 
 use super::{CommitStats, OpenError, SqliteDataPlane, SqliteOptions};
-use crate::adapters::data_plane::conformance::{receipt_in, scope};
+use crate::adapters::data_plane::conformance::{begin, receipt_in, scope};
 use crate::ports::data_plane::{CommitError, DataPlane, Transaction};
 
 /// A folder with a database in it.
@@ -36,7 +36,9 @@ impl Folder {
     }
 
     fn open_with(&self, options: SqliteOptions) -> SqliteDataPlane {
-        SqliteDataPlane::open(&self.database(), options).expect("a database of ours")
+        let store = SqliteDataPlane::open(&self.database(), options).expect("a database of ours");
+        begin(&store);
+        store
     }
 
     /// A store whose writer can be stopped. (The gate goes first, so that a

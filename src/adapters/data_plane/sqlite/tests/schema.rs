@@ -45,13 +45,13 @@ fn a_newer_database_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
     let foreign = folder.foreign_connection();
-    foreign.pragma_update(None, "user_version", 3).expect("set");
+    foreign.pragma_update(None, "user_version", 4).expect("set");
     drop(foreign);
     assert!(matches!(
         folder.refusal(),
         OpenError::Newer {
-            found: 3,
-            supported: 2
+            found: 4,
+            supported: 3
         }
     ));
 }
@@ -82,7 +82,7 @@ async fn a_database_of_the_first_release_takes_the_later_steps_and_keeps_what_it
         .foreign_connection()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .expect("a pragma");
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
     let found = store
         .find_trust_anchor(&anchor.scope, anchor.trust_anchor_id)
         .await;
@@ -143,25 +143,25 @@ async fn the_schema_itself_refuses_what_must_not_happen() {
         ),
         ("DELETE FROM receipts WHERE seq = 2", "never deleted"),
         (
-            "INSERT INTO receipts VALUES (7, randomblob(16), 't', 'dev', 'tenant', x'00')",
+            "INSERT INTO receipts VALUES (7, randomblob(16), 1, 0, 'encrypt', NULL, x'00')",
             "next place",
         ),
         (
-            "INSERT INTO receipts VALUES (-1, randomblob(16), 't', 'dev', 'tenant', x'00')",
+            "INSERT INTO receipts VALUES (-1, randomblob(16), 1, 0, 'encrypt', NULL, x'00')",
             "next place",
         ),
         (
-            "INSERT INTO receipts VALUES (NULL, randomblob(16), 't', 'dev', 'tenant', x'00')",
-            "next place",
-        ),
-        (
-            "INSERT OR REPLACE INTO receipts \
-             SELECT 1, randomblob(16), tenant_id, environment, plane, leaf FROM receipts",
+            "INSERT INTO receipts VALUES (NULL, randomblob(16), 1, 0, 'encrypt', NULL, x'00')",
             "next place",
         ),
         (
             "INSERT OR REPLACE INTO receipts \
-             SELECT 3, receipt_id, tenant_id, environment, plane, leaf FROM receipts",
+             SELECT 1, randomblob(16), scope, ts, operation, key_id, leaf FROM receipts",
+            "next place",
+        ),
+        (
+            "INSERT OR REPLACE INTO receipts \
+             SELECT 3, receipt_id, scope, ts, operation, key_id, leaf FROM receipts",
             "kept once",
         ),
         ("DELETE FROM keys", "never deleted"),

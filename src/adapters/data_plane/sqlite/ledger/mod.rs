@@ -1,0 +1,6 @@
+//! The ledger in tables: receipts, the tiles of the tree over them, checkpoints and
+//! the public keys that signed.
+
+pub(super) mod begin;
+pub(super) mod reads;
+pub(super) mod rows;

@@ -374,5 +374,6 @@ fn service_policy(config: &Config) -> ServicePolicy {
         approvals: ApprovalPolicy {
             operations: config.approvals.operations.clone(),
         },
+        auditors: config.auth.auditors.clone(),
     }
 }

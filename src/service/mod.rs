@@ -9,9 +9,9 @@ mod approvals;
 mod encryption;
 mod health;
 mod keys;
+mod ledger;
 mod lifecycle;
 mod pipeline;
-mod receipts;
 mod signing;
 mod trust_anchors;
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::domain::approval::ApprovalToken;
 use crate::domain::caller::{Caller, Credentials};
 use crate::domain::error::KmsError;
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{ModuleId, RequestId};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, KeyCounts};
@@ -34,12 +34,13 @@ use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
+pub use crate::ports::ledger_store::{ReceiptPlace, ReceiptQuery};
 pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
 pub use keys::{KeyListing, ListKeysRequest};
+pub use ledger::{Consistency, FoundReceipt, VerifierOfLedger};
 pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
 pub use pipeline::{KeyChoice, Used};
-pub use receipts::FoundReceipt;
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
     TrustAnchorRemoved,
@@ -70,6 +71,8 @@ pub struct ServicePolicy {
     pub key_defaults: KeyDefaults,
     /// Which operations need a second person.
     pub approvals: ApprovalPolicy,
+    /// The modules that may read the receipts of every tenant.
+    pub auditors: Vec<ModuleId>,
 }
 
 /// The key management service.

@@ -316,6 +316,7 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
                 false => Vec::new(),
             },
         },
+        auditors: Vec::new(),
     };
     let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
     Bench {

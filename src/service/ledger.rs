@@ -10,8 +10,8 @@ use crate::domain::caller::Caller;
 use crate::domain::error::{Dependency, KmsError, RequestFault};
 use crate::domain::ids::ReceiptId;
 use crate::domain::ledger::{
-    Checkpoint, ORIGIN, ProofPlan, TILE_WIDTH, TileId, TileKind, TilePath, Tree, TreeHash,
-    VerifierKey,
+    Checkpoint, LedgerFlaw, ORIGIN, ProofPlan, TILE_WIDTH, TileId, TileKind, TilePath, Tree,
+    TreeHash, VerifierKey,
 };
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::Unavailable;
@@ -41,6 +41,17 @@ pub struct Consistency {
     pub note: String,
 }
 
+/// Why the ledger is not held to contain a checkpoint.
+#[derive(Debug)]
+pub enum CheckpointRefusal {
+    /// The store failed.
+    Unavailable(KmsError),
+    /// It is no checkpoint that a key of this ledger signed.
+    Foreign,
+    /// The ledger is shorter, or begins with other receipts.
+    Flawed(LedgerFlaw),
+}
+
 /// A key that signs or has signed.
 pub struct VerifierOfLedger {
     /// The key as text.
@@ -53,6 +64,40 @@ impl KmsService {
     /// The newest checkpoint, signed. What it is over is durable.
     pub fn checkpoint(&self) -> String {
         self.ports.data_plane.ledger_head().note.clone()
+    }
+
+    /// Holds the ledger to a checkpoint that was signed of it earlier: it must begin
+    /// with exactly that.
+    ///
+    /// # Errors
+    /// [`CheckpointRefusal`].
+    pub async fn require_checkpoint(&self, note: &str) -> Result<(), CheckpointRefusal> {
+        let known = self.ports.ledger.read_checkpoint(note);
+        let known = known.ok_or(CheckpointRefusal::Foreign)?;
+        let head = self.ports.data_plane.ledger_head();
+        let kept = head.checkpoint.size;
+        if known.size > kept {
+            return Err(CheckpointRefusal::Flawed(LedgerFlaw::Older {
+                known: known.size,
+                kept,
+            }));
+        }
+        let root = self.root_at(&head, known.size).await;
+        if root.map_err(CheckpointRefusal::Unavailable)? == known.root {
+            Ok(())
+        } else {
+            Err(CheckpointRefusal::Flawed(LedgerFlaw::RootDiffers {
+                size: known.size,
+            }))
+        }
+    }
+
+    /// The root of the tree when it had this size.
+    async fn root_at(&self, head: &LedgerHead, size: u64) -> Result<TreeHash, KmsError> {
+        let plan = ProofPlan::root(size);
+        let tiles = self.tiles(head, plan.tiles()).await?;
+        let root = build(&plan, &tiles)?.first().copied();
+        Ok(root.unwrap_or_else(TreeHash::of_empty_tree))
     }
 
     /// The keys that sign and have signed, the first one first.
@@ -140,16 +185,12 @@ impl KmsService {
         }
         let plan = ProofPlan::consistency(from, to)
             .ok_or_else(|| KmsError::field("from", format!("a size of at most {to}")))?;
-        let root = ProofPlan::root(to);
-        let tiles = self
-            .tiles(&head, plan.tiles().into_iter().chain(root.tiles()))
-            .await?;
+        let tiles = self.tiles(&head, plan.tiles()).await?;
         let proof = build(&plan, &tiles)?;
         let note = if to == size {
             head.note.clone()
         } else {
-            let root = build(&root, &tiles)?.first().copied();
-            let root = root.unwrap_or_else(TreeHash::of_empty_tree);
+            let root = self.root_at(&head, to).await?;
             let checkpoint = Checkpoint { size: to, root };
             self.ports.ledger.sign_checkpoint(&checkpoint).to_string()
         };

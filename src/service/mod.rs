@@ -38,7 +38,7 @@ pub use crate::ports::ledger_store::{ReceiptPlace, ReceiptQuery};
 pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
 pub use keys::{KeyListing, ListKeysRequest};
-pub use ledger::{Consistency, FoundReceipt, VerifierOfLedger};
+pub use ledger::{CheckpointRefusal, Consistency, FoundReceipt, VerifierOfLedger};
 pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
 pub use pipeline::{KeyChoice, Used};
 pub use trust_anchors::{

@@ -25,6 +25,8 @@ mod hostile_http;
 mod isolation;
 mod key_usage;
 mod keys;
+mod ledger;
+mod ledger_start;
 mod lifecycle;
 mod lifecycle_races;
 mod limits;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Folder, enqueue, is_unavailable, one_receipt, start};
 use crate::adapters::data_plane::conformance::{
-    changes, insert, now, receipt_in, revocation, scope, stored_key, use_of,
+    changes, insert, now, receipt_in, revocation, scope, stored_key, tree_over_leaves, use_of,
 };
 use crate::adapters::data_plane::sqlite::SqliteOptions;
 use crate::domain::algorithm::KeyType;
@@ -227,6 +227,7 @@ async fn a_batch_fails_whole_and_the_next_one_succeeds(sabotage: &str, repair: &
     let newest = store.newest_receipt().await.expect("available");
     assert_eq!(newest.expect("kept").leaf_index, 3);
     assert_eq!(store.ledger_size(), 4);
+    assert_eq!(store.ledger_head().tree, tree_over_leaves(&store).await);
     let active = store.key_counts().get(KeyType::Ed25519, KeyState::Active);
     assert_eq!(active, 2);
 }

@@ -3,6 +3,7 @@
 
 mod durability;
 mod faults;
+mod ledger;
 mod schema;
 
 use std::future::Future;

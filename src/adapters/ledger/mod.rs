@@ -3,4 +3,4 @@
 pub mod checkpoint_file;
 mod signer;
 
-pub use signer::{LedgerKeyFault, LedgerSigner};
+pub use signer::{LedgerKeyFault, LedgerSigner, NextKey};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Store, begin, now, receipt_in, scope, signed, signer, stored_key, tree_over_leaves};
-use crate::adapters::ledger::LedgerSigner;
+use crate::adapters::ledger::{LedgerSigner, NextKey};
 use crate::domain::ids::{KeyRef, ReceiptId};
 use crate::domain::ledger::{TileId, Tree, TreeHash};
 use crate::domain::receipt::tests::receipt;
@@ -244,11 +244,8 @@ pub(super) async fn a_receipt_signed_before_a_takeover_and_kept_after_it_is_sign
     let kept = store.commit(only(vec![early.clone()])).await;
     kept.expect("nothing conflicts");
 
-    assert!(
-        signer
-            .load_next(&folder.path().join("next"))
-            .expect("readable")
-    );
+    let waits = signer.load_next(&folder.path().join("next"));
+    assert_eq!(waits.expect("readable"), NextKey::Waits);
     store.hand_over_ledger().await.expect("available");
     let keys = store.ledger_keys().await.expect("available");
     assert_eq!((keys.len(), keys[1].from_size), (2, 1));

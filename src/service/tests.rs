@@ -228,10 +228,6 @@ impl EvidenceLedger for FragileLedger {
         self.signer.sign(receipt)
     }
 
-    fn signer_key_id(&self) -> String {
-        self.signer.signer_key_id()
-    }
-
     fn is_current(&self, receipt: &SignedReceipt) -> bool {
         self.signer.is_current(receipt)
     }

@@ -174,10 +174,6 @@ impl EvidenceLedger for LedgerSigner {
             .map_err(fault)
     }
 
-    fn signer_key_id(&self) -> String {
-        self.keys.load().current.signer_key_id.as_ref().to_owned()
-    }
-
     fn is_current(&self, receipt: &SignedReceipt) -> bool {
         receipt.signer_key_id == self.keys.load().current.signer_key_id
     }

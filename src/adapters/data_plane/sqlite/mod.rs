@@ -52,6 +52,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// How long a caller waits for its commit.
     pub commit_deadline: Duration,
+    /// How long a caller waits for what is read from the disk.
+    pub read_deadline: Duration,
     /// Keys that are kept in memory.
     pub cached_keys: usize,
     /// Usage counters that are kept in memory while nobody uses their key.
@@ -81,6 +83,7 @@ impl Default for SqliteOptions {
             queue: 4_096,
             busy_timeout: Duration::from_secs(2),
             commit_deadline: Duration::from_secs(5),
+            read_deadline: Duration::from_secs(5),
             cached_keys: 10_000,
             idle_usage_counters: 100_000,
             on_commit: None,
@@ -132,7 +135,7 @@ impl SqliteDataPlane {
             options.on_commit,
             lock,
         )?;
-        let reads = ReadPool::open(path, options.busy_timeout)?;
+        let reads = ReadPool::open(path, options.busy_timeout, options.read_deadline)?;
         let jobs = JobQueue::start(options.queue, options.commit_deadline, |jobs| {
             writer.serve(jobs);
         })

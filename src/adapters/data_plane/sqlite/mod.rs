@@ -13,6 +13,7 @@ mod queue;
 mod reads;
 mod rows;
 mod usage_counters;
+mod wal;
 mod writer;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ use crate::ports::data_plane::{
 };
 
 pub use self::open::OpenError;
+pub use self::wal::Damage;
 
 /// How the store behaves.
 #[derive(Clone)]
@@ -134,8 +136,10 @@ impl SqliteDataPlane {
             Arc::clone(&in_memory),
             options.on_commit,
             lock,
-        )?;
-        let reads = ReadPool::open(path, options.busy_timeout, options.read_deadline)?;
+        )
+        .map_err(open::sqlite_failed(path))?;
+        let reads = ReadPool::open(path, options.busy_timeout, options.read_deadline)
+            .map_err(open::sqlite_failed(path))?;
         let jobs = JobQueue::start(options.queue, options.commit_deadline, |jobs| {
             writer.serve(jobs);
         })

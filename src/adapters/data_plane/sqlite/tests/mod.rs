@@ -4,6 +4,7 @@
 mod durability;
 mod faults;
 mod schema;
+mod wal;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,8 +1,10 @@
 //! A service to talk to, and something to say.
 
 pub(crate) mod approver;
+mod faulty_disk;
 mod issuer;
 mod ledger;
+mod mixed_load;
 mod operations;
 pub(crate) mod outsider;
 mod pki;
@@ -10,15 +12,19 @@ mod process;
 mod raw;
 pub(crate) mod renewing;
 mod service;
+mod small_disk;
 
 pub(crate) use approver::{Approver, SignedKms};
+pub(crate) use faulty_disk::FaultyDisk;
 pub(crate) use issuer::{Issuer, public_rsa_forms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};
+pub(crate) use mixed_load::{LATEST, MixedLoad};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
 pub(crate) use process::{Ended, KmsProcess};
 pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms, config};
+pub(crate) use small_disk::SmallDisk;
 
 use std::time::{Duration, Instant};
 

@@ -49,7 +49,7 @@ impl KmsProcess {
             child,
             api: SocketAddr::from(([127, 0, 0, 1], 0)),
             operations: None,
-            client: Client::new(),
+            client: client(),
             output,
             readers,
         };
@@ -197,6 +197,15 @@ impl Drop for KmsProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A client that lets go of a connection before the service does, which waits ten
+/// seconds for the next request: else one could be sent into its end.
+fn client() -> Client {
+    Client::builder()
+        .pool_idle_timeout(Duration::from_secs(3))
+        .build()
+        .expect("a client")
 }
 
 type Output = Arc<Mutex<Vec<u8>>>;

@@ -145,6 +145,39 @@ async fn a_caller_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_read_is_waited_for_no_longer_than_the_deadline() {
+    let folder = Folder::new();
+    let store = folder.open_with(SqliteOptions {
+        read_deadline: Duration::from_millis(20),
+        ..SqliteOptions::default()
+    });
+    let mut disk = Vec::new();
+    // As long as there are connections a query is begun, and the disk hangs.
+    for _ in 0..2 {
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        disk.push(answer);
+        let read = store.reads.read(move |_| {
+            // An error means that the disk has answered.
+            let _ = hangs.recv();
+            Ok(())
+        });
+        let refused = read.await.expect_err("it hangs");
+        assert!(refused.to_string().contains("20ms"), "{refused}");
+    }
+    // Then it is a connection that is waited for.
+    assert!(store.newest_receipt().await.is_err());
+    assert!(store.all_trust_anchors().await.is_err());
+    store.commit(one_receipt()).await.expect("writing goes on");
+    drop(disk);
+    let newest = loop {
+        if let Ok(newest) = store.newest_receipt().await {
+            break newest;
+        }
+    };
+    assert_eq!(newest.expect("kept").leaf_index, 0);
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let folder = Folder::new();
     let (store, gate) = folder.open_gated(SqliteOptions {

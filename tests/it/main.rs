@@ -13,6 +13,7 @@ mod approvals_callers;
 mod approvals_once;
 mod bearer;
 mod configuration;
+mod crash;
 mod durability;
 mod encryption;
 mod errors;

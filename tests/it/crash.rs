@@ -18,7 +18,7 @@ use self::audit::Audit;
 use self::book::Book;
 use self::client::Client;
 use self::copy::LedgerCopy;
-use crate::support::{KmsProcess, Random, UNTHROTTLED, all, leaves};
+use crate::support::{KmsProcess, Random, Seed, UNTHROTTLED, all, leaves, setting};
 
 /// Rounds where nobody asks for more.
 const ROUNDS: u64 = 5;
@@ -38,32 +38,6 @@ const SETTINGS: [(&str, &str); 4] = [
     ("KMS__AUTH__AUDITORS", "M27"),
     ("KMS__KEYS__MAX_USAGE_PER_DAY", "1000000000"),
 ];
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a setting of this test and not of the service"
-)]
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is a whole number")),
-    )
-}
-
-/// Says which seed it was when a round fails.
-struct TellSeed {
-    seed: u64,
-    round: u64,
-}
-
-impl Drop for TellSeed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("round {} of KMS_CRASH_SEED={}", self.round, self.seed);
-        }
-    }
-}
 
 /// Ends the process without a word; it must not have ended by itself.
 fn kill(kms: KmsProcess) {
@@ -103,16 +77,14 @@ async fn kill_at_start(folder: &Path, random: &mut Random) {
 
 #[tokio::test]
 async fn whatever_is_under_way_when_the_process_is_killed_nothing_acknowledged_is_lost() {
-    let seed = setting("KMS_CRASH_SEED").unwrap_or_else(Random::fresh_seed);
+    let seed = Seed::of("KMS_CRASH_SEED");
     let rounds = setting("KMS_CRASH_ROUNDS").unwrap_or(ROUNDS);
-    let mut tell = TellSeed { seed, round: 0 };
-    let mut random = Random::new(seed);
+    let mut random = seed.random();
     let folder = tempfile::tempdir().expect("a folder");
     let started = Instant::now();
     let book = Mutex::new(Book::default());
     let mut copy = LedgerCopy::default();
     for round in 0..=rounds {
-        tell.round = round;
         kill_at_start(folder.path(), &mut random).await;
         let kms = KmsProcess::start(folder.path(), &SETTINGS);
         let mut audit = Audit {

@@ -31,6 +31,7 @@ mod ledger_start;
 mod lifecycle;
 mod lifecycle_races;
 mod limits;
+mod model;
 mod policy;
 mod production;
 mod production_start;

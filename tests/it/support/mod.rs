@@ -18,7 +18,7 @@ pub(crate) use ledger::{leaves, ledger_key, open_store};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
 pub(crate) use process::{Ended, KmsProcess};
-pub(crate) use random::Random;
+pub(crate) use random::{Random, Seed, setting};
 pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms, config};
 

@@ -1,20 +1,52 @@
 //! Random choices that a seed makes again.
 
+/// A number that whoever runs the tests may set in the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a setting of the tests and not of the service"
+)]
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a whole number")),
+    )
+}
+
+/// A seed, set by this name in the environment or drawn, that is told when the test
+/// fails.
+pub(crate) struct Seed {
+    name: &'static str,
+    number: u64,
+}
+
+impl Seed {
+    pub(crate) fn of(name: &'static str) -> Self {
+        let number = setting(name).unwrap_or_else(|| {
+            let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+            high ^ low
+        });
+        Self { name, number }
+    }
+
+    /// The choices that follow from it.
+    pub(crate) fn random(&self) -> Random {
+        Random(self.number)
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}={}", self.name, self.number);
+        }
+    }
+}
+
 /// A source of choices (SplitMix64).
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The choices that follow from this seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A seed that nobody can foresee.
-    pub(crate) fn fresh_seed() -> u64 {
-        let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-        high ^ low
-    }
-
     /// Another source, whose choices follow from this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.number())

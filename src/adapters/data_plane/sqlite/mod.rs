@@ -51,6 +51,7 @@ use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
 };
 
+pub use self::ledger::copy::LedgerCopy;
 pub use self::open::OpenError;
 
 /// How the store behaves.

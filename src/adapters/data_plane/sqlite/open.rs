@@ -158,7 +158,7 @@ fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
         })
 }
 
-fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     let tables: i64 =

@@ -1,7 +1,14 @@
-//! Clients of the evidence ledger (M27).
+//! The evidence ledger (M27): who signs it, and who checks it.
 
 mod audit;
+mod prover;
+mod remote;
 mod signer;
 
+#[cfg(test)]
+mod testing;
+
 pub use audit::{AuditFailure, AuditProgress, AuditReport, Auditor, Claims, Stop, audit};
+pub use prover::{ProofFault, Prover, present};
+pub use remote::{RemoteLedger, RemoteOptions};
 pub use signer::{LedgerKeyFault, LedgerSigner};

@@ -1,5 +1,6 @@
 //! `kms ledger …`: looking at the evidence ledger, one file a command.
 
+mod export;
 mod public_key;
 mod verify;
 
@@ -24,6 +25,9 @@ pub(super) enum LedgerCommand {
     /// Prints the key that receipts are checked with, as a verifier key
     /// (name+hash+key).
     PublicKey(public_key::Arguments),
+    /// Writes receipts as JSON lines, each with the proof that it is in the tree of
+    /// the newest checkpoint.
+    Export(export::Arguments),
     /// Checks a whole ledger: every signature, every hash, the tree, the
     /// checkpoints and the keys.
     ///
@@ -35,6 +39,7 @@ pub(super) enum LedgerCommand {
 pub(super) fn run(command: LedgerCommand, config_dir: Option<PathBuf>) -> ExitCode {
     let done = match command {
         LedgerCommand::PublicKey(arguments) => public_key::run(&arguments, config_dir),
+        LedgerCommand::Export(arguments) => export::run(&arguments, config_dir),
         LedgerCommand::Verify(arguments) => verify::run(&arguments, config_dir),
     };
     done.unwrap_or_else(|code| code)

@@ -41,15 +41,8 @@ enum Command {
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
-        command: LedgerCommand,
+        command: ledger::LedgerCommand,
     },
-}
-
-#[derive(Subcommand)]
-enum LedgerCommand {
-    /// Prints the key that receipts are checked with, as a verifier key
-    /// (name+hash+key).
-    PublicKey,
 }
 
 /// Does what the arguments say.
@@ -59,8 +52,6 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::CheckConfig => check_config::run(arguments.config),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
-        Command::Ledger {
-            command: LedgerCommand::PublicKey,
-        } => ledger::public_key(arguments.config),
+        Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

@@ -210,7 +210,7 @@ fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
         })
 }
 
-fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     let ask = |sql| {
         connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))

@@ -2,5 +2,6 @@
 //! the public keys that signed.
 
 pub(super) mod begin;
+pub(super) mod copy;
 pub(super) mod reads;
 pub(super) mod rows;

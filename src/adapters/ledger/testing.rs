@@ -130,7 +130,7 @@ impl MemoryLedger {
 
     /// Lets another key take over.
     pub(super) fn hand_over(&mut self, from: u8, to: u8) {
-        let note = merged(&[self.note(from), self.note(to)]);
+        let note = handover(&self.tree.checkpoint(), from, to);
         self.keys.push(LedgerKey {
             public_key: signer(to).public_key(),
             from_size: self.tree.size(),
@@ -209,4 +209,13 @@ impl LedgerSource for MemoryLedger {
             true => Err(SourceFault::new("written meanwhile")),
         }
     }
+}
+
+/// The checkpoint by which one key takes over from another.
+pub(super) fn handover(checkpoint: &Checkpoint, from: u8, to: u8) -> SignedNote {
+    let text = checkpoint.handover_text(&verifier(to));
+    merged(&[
+        signer(from).sign_text(text.clone()),
+        signer(to).sign_text(text),
+    ])
 }

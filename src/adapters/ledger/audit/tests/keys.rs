@@ -3,9 +3,9 @@
 
 use super::{audited, found};
 use crate::adapters::ledger::testing::{
-    MemoryLedger, foreign_note, merged, signed_by, signer, verifier,
+    MemoryLedger, handover, merged, signed_by, signer, verifier,
 };
-use crate::domain::ledger::LedgerFlaw;
+use crate::domain::ledger::{Checkpoint, LedgerFlaw, TreeHash};
 
 /// Key 1 up to 300 receipts, then key 2 up to 500, then key 3.
 fn handed_over() -> MemoryLedger {
@@ -43,18 +43,31 @@ fn keys_that_take_over_without_a_receipt_between_them_verify() {
 }
 
 #[test]
-fn only_the_newest_key_vouches_for_the_ledger() {
+fn a_key_vouches_for_those_before_it_and_for_those_that_it_named() {
     let ledger = handed_over();
-    assert!(audited(&ledger, &[verifier(3)], None).is_ok());
+    for seed in [1, 2, 3] {
+        assert!(audited(&ledger, &[verifier(seed)], None).is_ok(), "{seed}");
+    }
     let untrusted = Err((LedgerFlaw::KeyUntrusted, 0, 0));
-    assert_eq!(audited(&ledger, &[verifier(1)], None), untrusted);
+    assert_eq!(audited(&ledger, &[verifier(4)], None), untrusted);
+}
+
+#[test]
+fn two_signatures_are_no_handover_to_a_key_that_is_not_named() {
     // Whoever has any checkpoint of the old key's can sign beside it.
     let mut forged = MemoryLedger::begun(1);
     forged.grow(1, 300);
+    let plain = merged(&[forged.note(1), forged.note(9)]);
+    let another = handover(&forged.tree.checkpoint(), 1, 2);
+    let another = merged(&[another.clone(), signer(9).sign_text(another.text)]);
     forged.hand_over(1, 9);
     forged.grow(9, 50);
-    assert!(audited(&forged, &[], None).is_ok());
-    assert_eq!(audited(&forged, &[verifier(1)], None), untrusted);
+    assert!(audited(&forged, &[verifier(1)], None).is_ok());
+    for note in [plain, another] {
+        forged.keys[1].handover = Some(note.to_string());
+        let flaw = LedgerFlaw::HandoverForged { number: 1 };
+        assert_eq!(found(&forged), (flaw, 300, 0));
+    }
 }
 
 #[test]
@@ -109,7 +122,7 @@ fn a_handover_is_signed_by_both_keys() {
     let flaw = LedgerFlaw::HandoverForged { number: 1 };
     let note = sound.checkpoints[1].note.clone();
     let lines: Vec<&str> = note.lines().collect();
-    for left_out in [4, 5] {
+    for left_out in [5, 6] {
         let mut ledger = sound.clone();
         let one: Vec<&str> = (0..lines.len())
             .filter(|line| *line != left_out)
@@ -131,17 +144,21 @@ fn a_handover_is_signed_by_both_keys() {
 #[test]
 fn a_handover_is_of_the_tree_that_it_names() {
     let mut ledger = handed_over();
-    let note = merged(&[foreign_note(1, 300), foreign_note(2, 300)]);
+    let foreign = |size| Checkpoint {
+        size,
+        root: TreeHash::of_leaf(b"another tree"),
+    };
+    let note = handover(&foreign(300), 1, 2);
     ledger.keys[1].handover = Some(note.to_string());
     let flaw = LedgerFlaw::RootDiffers { size: 300 };
     assert_eq!(found(&ledger), (flaw, 0, 0));
-    let note = merged(&[foreign_note(1, 299), foreign_note(2, 299)]);
+    let note = handover(&foreign(299), 1, 2);
     ledger.keys[1].handover = Some(note.to_string());
     let flaw = LedgerFlaw::HandoverForged { number: 1 };
     assert_eq!(found(&ledger), (flaw, 300, 0));
     // A handover that is still to come.
     let mut ledger = handed_over();
-    let note = merged(&[foreign_note(3, 601), foreign_note(4, 601)]);
+    let note = handover(&foreign(601), 3, 4);
     ledger.keys.push(crate::ports::ledger_store::LedgerKey {
         public_key: signer(4).verifier_key().public_key().to_owned(),
         from_size: 601,

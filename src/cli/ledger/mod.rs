@@ -2,6 +2,7 @@
 
 mod export;
 mod public_key;
+mod rotate_key;
 mod verify;
 
 use std::error::Error;
@@ -28,6 +29,8 @@ pub(super) enum LedgerCommand {
     /// Writes receipts as JSON lines, each with the proof that it is in the tree of
     /// the newest checkpoint.
     Export(export::Arguments),
+    /// Makes a new key for the ledger and lets it take over; prints its verifier key.
+    RotateKey(rotate_key::Arguments),
     /// Checks a whole ledger: every signature, every hash, the tree, the
     /// checkpoints and the keys.
     ///
@@ -40,6 +43,7 @@ pub(super) fn run(command: LedgerCommand, config_dir: Option<PathBuf>) -> ExitCo
     let done = match command {
         LedgerCommand::PublicKey(arguments) => public_key::run(&arguments, config_dir),
         LedgerCommand::Export(arguments) => export::run(&arguments, config_dir),
+        LedgerCommand::RotateKey(arguments) => rotate_key::run(&arguments, config_dir),
         LedgerCommand::Verify(arguments) => verify::run(&arguments, config_dir),
     };
     done.unwrap_or_else(|code| code)

@@ -1,8 +1,10 @@
 //! The commands of the `kms` binary, one file each.
 
 mod approve;
+mod backup;
 pub mod check_config;
 mod dev_pki;
+mod fault;
 mod ledger;
 mod serve;
 
@@ -38,6 +40,8 @@ enum Command {
     Approve(Box<approve::Arguments>),
     /// Makes certificates and keys for trying production mode at home.
     DevPki(dev_pki::DevPki),
+    /// Writes a snapshot of the store to a file, beside a running service too.
+    Backup(backup::Arguments),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -59,8 +63,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::CheckConfig => check_config::run(arguments.config),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
-        Command::Ledger {
-            command: LedgerCommand::PublicKey,
-        } => ledger::public_key(arguments.config),
+        Command::Backup(wanted) => backup::run(arguments.config, &wanted),
+        Command::Ledger { command } => match command {
+            LedgerCommand::PublicKey => ledger::public_key(arguments.config),
+        },
     }
 }

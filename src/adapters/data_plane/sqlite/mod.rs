@@ -13,6 +13,8 @@ mod open;
 mod queue;
 mod reads;
 mod rows;
+mod scratch;
+pub mod snapshot;
 mod usage_counters;
 mod wal;
 mod writer;

@@ -5,6 +5,7 @@ mod durability;
 mod faults;
 mod ledger;
 mod schema;
+mod snapshots;
 mod wal;
 
 use std::future::Future;

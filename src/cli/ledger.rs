@@ -1,5 +1,7 @@
 //! `kms ledger …`: looking at the evidence ledger.
 
+pub(super) mod archive;
+
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;

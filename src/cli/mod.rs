@@ -54,6 +54,8 @@ enum LedgerCommand {
     /// Prints the key that receipts are checked with, as a verifier key
     /// (name+hash+key).
     PublicKey,
+    /// Moves old receipts out of the store to a file, beside a running service too.
+    Archive(ledger::archive::Arguments),
 }
 
 /// Does what the arguments say.
@@ -66,6 +68,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
         Command::Ledger { command } => match command {
             LedgerCommand::PublicKey => ledger::public_key(arguments.config),
+            LedgerCommand::Archive(wanted) => ledger::archive::run(arguments.config, &wanted),
         },
     }
 }

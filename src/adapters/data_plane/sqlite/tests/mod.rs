@@ -1,6 +1,7 @@
 //! What the store on SQLite promises beyond the port: its files, its schema, and
 //! how it fails.
 
+mod archives;
 mod durability;
 mod faults;
 mod ledger;

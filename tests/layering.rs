@@ -28,6 +28,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["adapters"]),
     // The domain hashes the ledger's tree with the one engine there is.
     ("aws_lc_rs", &["adapters", "cli", "domain"]),
+    ("ed25519_dalek", &["adapters"]),
     ("x509_parser", &["adapters", "tls"]),
     ("jsonwebtoken", &["adapters"]),
     ("reqwest", &["adapters"]),

@@ -45,17 +45,8 @@ enum Command {
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
-        command: LedgerCommand,
+        command: ledger::LedgerCommand,
     },
-}
-
-#[derive(Subcommand)]
-enum LedgerCommand {
-    /// Prints the key that receipts are checked with, as a verifier key
-    /// (name+hash+key).
-    PublicKey,
-    /// Moves old receipts out of the store to a file, beside a running service too.
-    Archive(ledger::archive::Arguments),
 }
 
 /// Does what the arguments say.
@@ -66,9 +57,6 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
-        Command::Ledger { command } => match command {
-            LedgerCommand::PublicKey => ledger::public_key(arguments.config),
-            LedgerCommand::Archive(wanted) => ledger::archive::run(arguments.config, &wanted),
-        },
+        Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

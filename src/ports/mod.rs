@@ -7,6 +7,7 @@ pub mod data_plane;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;
+pub mod ledger_source;
 pub mod ledger_store;
 pub mod material;
 pub mod trust_plane;

@@ -18,7 +18,7 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 
 /// What `kms ledger archive` is told.
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// Receipts of before this time are moved: RFC 3339, or a date, which begins at
     /// midnight UTC.
     #[arg(long, value_name = "WHEN", value_parser = instant)]
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 /// Moves receipts. Exits with 1 where that fails, and 64 for a faulty configuration.
-pub(crate) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCode {
+pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCode {
     exit(database(config_dir, arguments).and_then(|database| {
         let mut said = Instant::now();
         let mut say = |progress: Progress| {

@@ -72,6 +72,30 @@ pub enum LedgerFlaw {
         /// The size of the checkpoint.
         size: u64,
     },
+    /// A checkpoint that was kept on the way is not there.
+    #[error("kept checkpoint number {number} is missing")]
+    CheckpointLost {
+        /// Its number, from 1.
+        number: u64,
+    },
+    /// A kept checkpoint stands behind a larger one, or under another size.
+    #[error("kept checkpoint number {number} is not in its place")]
+    CheckpointMisplaced {
+        /// Its number, from 1.
+        number: u64,
+    },
+    /// The given checkpoint is not one of this ledger's.
+    #[error("the given checkpoint of {size} receipts is not signed by a key of this ledger")]
+    GivenForeign {
+        /// What it is of.
+        size: u64,
+    },
+    /// The ledger is another one than was seen before.
+    #[error("the first {size} receipts are not those of the given checkpoint")]
+    Forked {
+        /// What the given checkpoint is of.
+        size: u64,
+    },
     /// The ledger is shorter than one that was seen before.
     #[error("the ledger has {kept} receipts, and had {known} when the given checkpoint was signed")]
     Older {
@@ -83,13 +107,19 @@ pub enum LedgerFlaw {
     /// The keys that signed the ledger are not there.
     #[error("the ledger's public keys are missing")]
     KeysMissing,
+    /// A public key is none, or does not follow the one before it.
+    #[error("key {number} of the ledger is no usable key, or not in its place")]
+    KeyWrong {
+        /// Which key, from 0 for the first.
+        number: usize,
+    },
     /// A key took over without both signatures.
     #[error("key {number} of the ledger did not take over by a checkpoint that both keys signed")]
     HandoverForged {
         /// Which key, from 0 for the first.
         number: usize,
     },
-    /// None of the ledger's keys is one that the auditor trusts.
-    #[error("the ledger is not signed by the given public key")]
+    /// The key that signs is none that the auditor trusts.
+    #[error("the ledger is not signed by a given public key")]
     KeyUntrusted,
 }

@@ -25,6 +25,14 @@ pub struct TileId {
     pub index: u64,
 }
 
+impl TileId {
+    /// The first leaf that it spans.
+    pub fn first_leaf(self) -> u64 {
+        let height = u32::from(TILE_HEIGHT) * (u32::from(self.level) + 1);
+        self.index.checked_shl(height).unwrap_or(0)
+    }
+}
+
 /// A tile that no longer changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteTile {

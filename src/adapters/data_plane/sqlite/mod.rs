@@ -56,6 +56,7 @@ use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
 };
 
+pub use self::ledger::copy::LedgerCopy;
 pub use self::open::OpenError;
 pub use self::wal::Damage;
 

@@ -243,7 +243,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     let ask = |sql| {
         connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))

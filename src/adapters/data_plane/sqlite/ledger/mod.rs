@@ -3,6 +3,7 @@
 
 pub(super) mod archives;
 pub(super) mod begin;
+pub(super) mod copy;
 pub(super) mod pages;
 pub(super) mod reads;
 pub(super) mod rows;

@@ -57,8 +57,8 @@ pub trait EvidenceLedger: Send + Sync + 'static {
 pub struct Handover {
     /// The new key.
     pub public_key: [u8; 32],
-    /// The checkpoint from whose size on it signs, signed by it and by the key
-    /// before it.
+    /// The checkpoint from whose size on it signs, which names it, signed by it and by
+    /// the key before it.
     pub note: SignedNote,
 }
 

@@ -204,7 +204,10 @@ async fn a_new_key_takes_over_under_load_by_a_checkpoint_that_both_signed() {
     let from_size = keys[1]["from_size"].as_u64().expect("a number");
     let handover = text(&keys[1]["handover"]);
     for key in [&old_key, &new_key] {
-        assert_eq!(checkpoint_of(handover, key).size(), from_size);
+        let checkpoint = checkpoint_of(handover, key);
+        assert_eq!(checkpoint.size(), from_size);
+        // What the old key signed names the new one.
+        assert_eq!(checkpoint.extension(), format!("next key: {new_key}\n"));
     }
     for receipt_id in &ids {
         kms.proved(receipt_id, &new_key).await;

@@ -222,7 +222,7 @@ impl EvidenceLedger for LedgerSigner {
     fn begin_handover(&self, checkpoint: &Checkpoint) -> Option<Handover> {
         let keys = self.keys.load();
         let next = keys.next.as_ref()?;
-        let text = checkpoint.to_string();
+        let text = checkpoint.handover_text(&VerifierKey::new(ORIGIN, next.public_key));
         Some(Handover {
             public_key: next.public_key,
             note: SignedNote {
@@ -384,6 +384,12 @@ mod tests {
         for key in [&old_key, &handover.public_key] {
             assert!(is_note_signed(key, &handover.note));
         }
+        assert_eq!(
+            Checkpoint::next_key(&handover.note.text),
+            Some(next.verifier_key())
+        );
+        let read = signer.read_checkpoint(&handover.note.to_string());
+        assert_eq!(read, Some(checkpoint));
         assert_eq!(signer.public_key(), old_key, "not before it is kept");
         assert!(signer.is_current(&before));
 

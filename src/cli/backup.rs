@@ -32,12 +32,14 @@ pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCod
         let summary =
             snapshot::take(database, &arguments.out).map_err(|fault| Fault::caused(&fault))?;
         let size = fs::metadata(&arguments.out)?.len();
+        let mut stdout = io::stdout().lock();
         report(
             &config,
+            database,
             &arguments.out,
             size,
             &summary,
-            &mut io::stdout().lock(),
+            &mut stdout,
         )?;
         Ok(())
     }))
@@ -58,6 +60,7 @@ pub(super) fn store_file(config: &Config) -> Result<&Path, Fault> {
 
 fn report(
     config: &Config,
+    database: &Path,
     out: &Path,
     bytes: u64,
     summary: &StoreSummary,
@@ -81,7 +84,7 @@ fn report(
             stdout,
             "Older receipts were moved to these files, which do not change. Back them up as well:"
         )?;
-        for file in archive_files(store_file(config).ok(), summary) {
+        for file in summary.archives_of(database) {
             let is_there = file.try_exists().unwrap_or(false);
             let missing = if is_there { "" } else { "  (missing)" };
             writeln!(stdout, "  {}{missing}", file.display())?;
@@ -107,14 +110,4 @@ fn secrets(config: &Config) -> Vec<(PathBuf, &'static str)> {
         files.push((next, "the key that is to sign the ledger next"));
     }
     files
-}
-
-/// Where the archives of a store lie.
-pub(super) fn archive_files(database: Option<&Path>, summary: &StoreSummary) -> Vec<PathBuf> {
-    let folder = database.and_then(Path::parent).unwrap_or(Path::new(""));
-    summary
-        .archives
-        .iter()
-        .map(|file| folder.join(file))
-        .collect()
 }

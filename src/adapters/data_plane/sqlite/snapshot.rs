@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
+use super::archive::file;
 use super::ledger::rows;
 use super::open::{self, OpenError};
 use super::rows::{counted, read_ledger_size};
@@ -28,13 +29,22 @@ pub struct StoreSummary {
     pub receipts: u64,
     /// The newest checkpoint, a signed note; `None` before the ledger has begun.
     pub newest_checkpoint: Option<String>,
-    /// The files that older receipts were moved to, as the store names them: below
-    /// its folder.
-    pub archives: Vec<PathBuf>,
+    /// The names of the files that older receipts were moved to.
+    pub archives: Vec<String>,
     /// The id of the key-encryption key that its secrets are sealed under.
     pub kek_id: Option<String>,
     /// The public keys that signed the ledger, the newest last.
     pub ledger_keys: Vec<[u8; 32]>,
+}
+
+impl StoreSummary {
+    /// Where the archives lie of the store in this file.
+    pub fn archives_of(&self, database: &Path) -> Vec<PathBuf> {
+        let names = self.archives.iter();
+        names
+            .filter_map(|name| file::path(database, name))
+            .collect()
+    }
 }
 
 /// Why there is no snapshot, or none that can be used.
@@ -223,7 +233,7 @@ fn read_summary(store: &Connection) -> rusqlite::Result<StoreSummary> {
         .optional()?;
     let archives = store
         .prepare("SELECT file FROM archives ORDER BY first_seq")?
-        .query_map([], |row| row.get::<_, String>(0).map(PathBuf::from))?
+        .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let ledger_keys = rows::read_keys(store)?;
     Ok(StoreSummary {

@@ -206,8 +206,11 @@ fn unreadable(error: rusqlite::Error) -> ArchiveFileFault {
 
 /// The archives' folder, beside the store.
 pub(in super::super) fn folder(database: &Path) -> PathBuf {
-    open::folder_of(database).join(FOLDER)
+    open::folder_of(database).join("archive")
 }
 
-/// Its name, which the store's list of archives begins each file with.
-pub(in super::super) const FOLDER: &str = "archive";
+/// Where the archive of this name lies. A name leads nowhere else, whoever wrote it.
+pub(in super::super) fn path(database: &Path, name: &str) -> Option<PathBuf> {
+    let is_name = Path::new(name).file_name() == Some(name.as_ref()) && !name.contains('\0');
+    is_name.then(|| folder(database).join(name))
+}

@@ -160,7 +160,8 @@ impl Run<'_> {
             .query_map([stored(lowest)?], read_registered)?
             .collect::<rusqlite::Result<_>>()?;
         for archive in unfinished {
-            let path = open::folder_of(self.database).join(&archive.file);
+            let path =
+                file::path(self.database, &archive.file).unwrap_or_else(|| self.folder.clone());
             let contents = self.verify(&path)?;
             if (contents.first, contents.end) != (archive.first, archive.end) {
                 return Err(ArchiveFault::File {
@@ -255,11 +256,7 @@ impl Run<'_> {
 
     /// The store takes the archive into its list, and lets go of what is in it.
     fn take_in(&mut self, path: PathBuf, contents: &Contents) -> Result<(), ArchiveFault> {
-        let file = format!(
-            "{}/{}",
-            file::FOLDER,
-            file::name(contents.first, contents.end)
-        );
+        let file = file::name(contents.first, contents.end);
         let registering = self
             .store
             .transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, params};
 
 use crate::adapters::data_plane::sqlite::archive::file::{self, Contents};
-use crate::adapters::data_plane::sqlite::open::folder_of;
 use crate::adapters::data_plane::sqlite::rows::{counted, stored};
 
 /// Connections that are kept open while nobody uses them. At most one more is open
@@ -24,8 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The archives of a store.
 pub(in super::super) struct Archives {
-    /// That of the store.
-    folder: PathBuf,
+    /// The store.
+    database: PathBuf,
     /// The store's list, as far as it was read: nothing in it ever changes or goes.
     listed: Mutex<Vec<Arc<Archive>>>,
     /// The one used last stands last.
@@ -56,7 +55,7 @@ impl Archives {
     /// Those of the store in this file.
     pub(in super::super) fn of(database: &Path) -> Self {
         Self {
-            folder: folder_of(database).to_owned(),
+            database: database.to_owned(),
             listed: Mutex::default(),
             idle: Mutex::default(),
             look_again: LOOK_AGAIN,
@@ -121,7 +120,10 @@ impl Archives {
     }
 
     fn open(&self, archive: &Archive) -> Option<(Connection, Contents)> {
-        let opened = file::open(&self.folder.join(&archive.file));
+        let opened = match file::path(&self.database, &archive.file) {
+            Some(path) => file::open(&path),
+            None => Err(file::ArchiveFileFault::NotOurs),
+        };
         match opened {
             Ok((connection, contents))
                 if (contents.first, contents.end) == (archive.first, archive.end) =>
@@ -146,7 +148,8 @@ impl Archives {
         let before = std::mem::replace(&mut *lock(&archive.seen), away);
         if !matches!(before, Seen::Away(_)) {
             tracing::warn!(
-                file = %self.folder.join(&archive.file).display(),
+                file = archive.file,
+                folder = %file::folder(&self.database).display(),
                 first = archive.first,
                 end = archive.end,
                 error = fault,
@@ -232,7 +235,7 @@ mod tests {
                 params![
                     stored(first).expect("small"),
                     stored(end).expect("small"),
-                    format!("{}/{}", file::FOLDER, file::name(first, end))
+                    file::name(first, end)
                 ],
             )
             .expect("listed");
@@ -323,7 +326,7 @@ mod tests {
         let (folder, store, mut archives) = store(1);
         archives.look_again = Duration::from_secs(1_000);
         let listed = archives.list(&store).expect("readable");
-        let (there, away) = (folder.path().join(file::FOLDER), folder.path().join("away"));
+        let (there, away) = (folder.path().join("archive"), folder.path().join("away"));
         fs::rename(&there, &away).expect("moved");
         assert_eq!(archives.contents(&listed[0]), None);
         fs::rename(&away, &there).expect("moved");

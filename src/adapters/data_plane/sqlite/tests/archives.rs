@@ -237,7 +237,7 @@ async fn receipts_that_are_in_both_places_are_answered_once() {
     let foreign = folder.foreign_connection();
     foreign
         .execute_batch(
-            "INSERT INTO archives VALUES (0, 1024, 'archive/receipts-0-1024.db');
+            "INSERT INTO archives VALUES (0, 1024, 'receipts-0-1024.db');
              DELETE FROM receipts WHERE seq < 600",
         )
         .expect("allowed");
@@ -353,7 +353,7 @@ async fn nothing_is_removed_for_an_archive_that_is_gone_or_damaged() {
     let foreign = folder.foreign_connection();
     // Cut off in the middle of removing.
     foreign
-        .execute_batch("INSERT INTO archives VALUES (256, 512, 'archive/receipts-256-512.db')")
+        .execute_batch("INSERT INTO archives VALUES (256, 512, 'receipts-256-512.db')")
         .expect("allowed");
     let refused = run(&folder, time(600)).expect_err("no file");
     assert!(

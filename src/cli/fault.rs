@@ -47,12 +47,6 @@ impl Fault {
         }
         Self::failed(what)
     }
-
-    /// The exit code.
-    #[cfg(test)]
-    pub(super) fn code(&self) -> u8 {
-        self.code
-    }
 }
 
 impl Display for Fault {

@@ -6,6 +6,7 @@ pub mod check_config;
 mod dev_pki;
 mod fault;
 mod ledger;
+mod restore;
 mod serve;
 
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ enum Command {
     DevPki(dev_pki::DevPki),
     /// Writes a snapshot of the store to a file, beside a running service too.
     Backup(backup::Arguments),
+    /// Makes a backup the store, where there is none, once its whole ledger verifies.
+    Restore(restore::Arguments),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -57,6 +60,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
+        Command::Restore(wanted) => restore::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

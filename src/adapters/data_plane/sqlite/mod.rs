@@ -13,6 +13,7 @@ mod ledger;
 mod open;
 mod queue;
 mod reads;
+pub mod restoration;
 mod rows;
 mod scratch;
 pub mod snapshot;

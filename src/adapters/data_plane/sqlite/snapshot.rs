@@ -1,7 +1,6 @@
 //! A snapshot of the store in a file of its own, taken by another process than the
 //! one that serves it; and what can be said of a store by looking at its file.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use super::archive::file;
 use super::ledger::rows;
 use super::open::{self, OpenError};
 use super::rows::{counted, read_ledger_size};
-use super::scratch::{Scratch, beside};
+use super::scratch::Scratch;
 use crate::domain::ledger::{Checkpoint, LedgerFlaw, SignedNote};
 
 /// The first version of the schema with a tree over its receipts.
@@ -302,20 +301,6 @@ fn first_missing(store: &Connection, size: u64) -> rusqlite::Result<Option<u64>>
         )
         .optional()
         .map(|place| place.filter(|place| *place < size).or(Some(archived)))
-}
-
-/// Whether SQLite left something beside a store that belongs to it: a log that was
-/// not emptied, or a journal. A copy of the file alone would not be the store.
-pub(super) fn remains_beside(database: &Path) -> io::Result<Option<PathBuf>> {
-    for ending in ["-wal", "-journal"] {
-        let path = beside(database, ending);
-        match fs::metadata(&path) {
-            Ok(_) => return Ok(Some(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
 }
 
 fn unwritable(path: &Path, source: io::Error) -> SnapshotFault {

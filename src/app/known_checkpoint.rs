@@ -15,7 +15,7 @@ use crate::config::{Config, StoreUrl};
 use crate::service::{CheckpointRefusal, KmsService};
 
 /// In the data folder.
-pub(super) const CHECKPOINT_FILE: &str = "ledger.checkpoint";
+pub(crate) const CHECKPOINT_FILE: &str = "ledger.checkpoint";
 
 /// How often the newest checkpoint is written down, while receipts come.
 pub(super) const WRITE_EVERY: Duration = Duration::from_secs(60);

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub(crate) use self::known_checkpoint::CHECKPOINT_FILE;
 pub(crate) use self::ledger_key::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 pub use self::reload::ReloadHandle;
 pub use self::start_error::StartError;

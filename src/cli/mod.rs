@@ -1,9 +1,12 @@
 //! The commands of the `kms` binary, one file each.
 
 mod approve;
+mod backup;
 pub mod check_config;
 mod dev_pki;
+mod fault;
 mod ledger;
+mod restore;
 mod serve;
 
 use std::path::PathBuf;
@@ -38,6 +41,10 @@ enum Command {
     Approve(Box<approve::Arguments>),
     /// Makes certificates and keys for trying production mode at home.
     DevPki(dev_pki::DevPki),
+    /// Writes a snapshot of the store to a file, beside a running service too.
+    Backup(backup::Arguments),
+    /// Makes a backup the store, where there is none, once its whole ledger verifies.
+    Restore(restore::Arguments),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -52,6 +59,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::CheckConfig => check_config::run(arguments.config),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
+        Command::Backup(wanted) => backup::run(arguments.config, &wanted),
+        Command::Restore(wanted) => restore::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

@@ -11,6 +11,8 @@ mod support;
 mod approvals;
 mod approvals_callers;
 mod approvals_once;
+mod archive;
+mod backup;
 mod bearer;
 mod configuration;
 mod crash;

@@ -1,5 +1,6 @@
 //! `kms ledger …`: looking at the evidence ledger, one file a command.
 
+mod archive;
 mod export;
 mod public_key;
 mod rotate_key;
@@ -36,6 +37,8 @@ pub(super) enum LedgerCommand {
     ///
     /// Exits with 0 where it verifies, 1 where it does not or cannot be read.
     Verify(Box<verify::Arguments>),
+    /// Moves old receipts out of the store to a file, beside a running service too.
+    Archive(archive::Arguments),
 }
 
 /// Does what the command says.
@@ -45,6 +48,7 @@ pub(super) fn run(command: LedgerCommand, config_dir: Option<PathBuf>) -> ExitCo
         LedgerCommand::Export(arguments) => export::run(&arguments, config_dir),
         LedgerCommand::RotateKey(arguments) => rotate_key::run(&arguments, config_dir),
         LedgerCommand::Verify(arguments) => verify::run(&arguments, config_dir),
+        LedgerCommand::Archive(arguments) => Ok(archive::run(config_dir, &arguments)),
     };
     done.unwrap_or_else(|code| code)
 }

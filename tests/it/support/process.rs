@@ -79,6 +79,36 @@ impl KmsProcess {
         }
     }
 
+    /// Runs a command of the binary until this comes true, and kills it then, or until
+    /// it ends by itself; whether it was killed.
+    pub(crate) fn run_and_kill(
+        folder: &Path,
+        arguments: &[&str],
+        mut when: impl FnMut() -> bool,
+    ) -> bool {
+        let output = Output::default();
+        let (mut child, readers) = spawn(&mut command(folder, arguments, &[]), &output, &output);
+        let start = Instant::now();
+        let killed = loop {
+            if child.try_wait().expect("asked").is_some() {
+                break false;
+            }
+            if when() {
+                child.kill().expect("killed");
+                child.wait().expect("waited for");
+                break true;
+            }
+            assert!(
+                start.elapsed() < DEADLINE,
+                "it does not end: {}",
+                text(&output)
+            );
+            std::thread::yield_now();
+        };
+        join(readers);
+        killed
+    }
+
     /// Where the API listens.
     pub(crate) fn api(&self) -> SocketAddr {
         self.api

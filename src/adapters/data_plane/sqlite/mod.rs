@@ -5,6 +5,7 @@
 //! about keys beyond the conditions of the port.
 
 mod anchors;
+pub mod archive;
 mod batch;
 mod fault;
 mod grants;
@@ -12,7 +13,10 @@ mod ledger;
 mod open;
 mod queue;
 mod reads;
+pub mod restoration;
 mod rows;
+mod scratch;
+pub mod snapshot;
 mod usage_counters;
 mod wal;
 mod writer;
@@ -31,7 +35,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use self::batch::KeyChange;
-use self::ledger::reads as reads_of_ledger;
+use self::ledger::archives::Archives;
+use self::ledger::{pages, reads as reads_of_ledger};
 use self::queue::{CommitJob, Job, JobQueue};
 use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
@@ -111,6 +116,7 @@ impl Default for SqliteOptions {
 pub struct SqliteDataPlane {
     in_memory: Arc<InMemory>,
     reads: ReadPool,
+    archives: Arc<Archives>,
     jobs: JobQueue,
 }
 
@@ -158,6 +164,7 @@ impl SqliteDataPlane {
         Ok(Self {
             in_memory,
             reads,
+            archives: Arc::new(Archives::of(path)),
             jobs,
         })
     }
@@ -274,6 +281,7 @@ impl DataPlane for SqliteDataPlane {
 
     async fn close(&self) {
         self.reads.close();
+        self.archives.close();
         self.jobs.close().await;
     }
 }
@@ -307,9 +315,10 @@ impl LedgerStore for SqliteDataPlane {
     }
 
     async fn read_leaves(&self, first: u64, number: usize) -> Result<Vec<Vec<u8>>, Unavailable> {
+        let archives = Arc::clone(&self.archives);
         let leaves = self
             .reads
-            .read(move |connection| reads_of_ledger::leaves(connection, first, number))
+            .read(move |store| reads_of_ledger::leaves(store, &archives, first, number))
             .await?;
         Ok(leaves)
     }
@@ -319,18 +328,19 @@ impl LedgerStore for SqliteDataPlane {
         scope: &Scope,
         receipt_id: ReceiptId,
     ) -> Result<Option<KeptReceipt>, Unavailable> {
-        let scope = scope.clone();
+        let (archives, scope) = (Arc::clone(&self.archives), scope.clone());
         let receipt = self
             .reads
-            .read(move |connection| reads_of_ledger::find_receipt(connection, &scope, receipt_id))
+            .read(move |store| reads_of_ledger::find_receipt(store, &archives, &scope, receipt_id))
             .await?;
         Ok(receipt)
     }
 
     async fn list_receipts(&self, query: ReceiptQuery) -> Result<ReceiptPage, Unavailable> {
+        let archives = Arc::clone(&self.archives);
         let page = self
             .reads
-            .read(move |connection| reads_of_ledger::list_receipts(connection, &query))
+            .read(move |store| pages::list_receipts(store, &archives, &query))
             .await?;
         Ok(page)
     }

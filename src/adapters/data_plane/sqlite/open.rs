@@ -148,6 +148,34 @@ fn judge_log(database: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// The same for a store that nobody serves. Whoever serves it has judged its log,
+/// and is writing it.
+pub(super) fn judge_log_unless_served(database: &Path) -> Result<(), OpenError> {
+    match lock(database) {
+        Ok(_alone) => judge_log(database),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A connection that only reads, to a database of ours that is there, and the
+/// version of its schema.
+pub(super) fn existing_database(
+    path: &Path,
+    busy_timeout: Duration,
+) -> Result<(Connection, i64), OpenError> {
+    // Since SQLite says no more than that it cannot open it. (Not by opening it:
+    // closing a file takes the locks away that this process has on it.)
+    path.metadata().map_err(|source| OpenError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let connection = reading_connection(path, busy_timeout).map_err(sqlite_failed(path))?;
+    match schema_version(&connection, path)? {
+        0 => Err(OpenError::NotOurs(path.to_owned())),
+        version => Ok((connection, version)),
+    }
+}
+
 /// Another connection that writes, to a database that is open already.
 pub(super) fn writing_connection(
     path: &Path,
@@ -198,16 +226,21 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
 
 /// Makes the file's name durable too: SQLite does so for its log only.
 fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|source| OpenError::File {
             path: folder.to_owned(),
             source,
         })
+}
+
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
@@ -233,7 +266,10 @@ pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64
     Ok(version)
 }
 
-fn require_write_ahead_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn require_write_ahead_log(
+    connection: &Connection,
+    path: &Path,
+) -> Result<(), OpenError> {
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
         .map_err(sqlite_failed(path))?;

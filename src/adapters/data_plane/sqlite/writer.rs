@@ -31,6 +31,10 @@ const LARGEST_BATCH: usize = 512;
 /// later ask what the ledger was at some time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
+/// How often the emptying of the log is tried while something holds it up: each time
+/// moves what is in it to the database, which takes the disk's time.
+const LOG_AGAIN: Duration = Duration::from_secs(1);
+
 /// The name in `meta` that the health check writes to.
 const PROBE: &str = "probe";
 
@@ -49,6 +53,8 @@ pub(super) struct Writer {
     in_doubt: bool,
     /// An erased secret may still be in the write-ahead log.
     log_holds_secret: bool,
+    /// When the emptying of the log is tried again after it was held up.
+    log_due: Instant,
     /// Held for as long as anything is written.
     _lock: File,
 }
@@ -74,6 +80,7 @@ impl Writer {
             in_doubt: false,
             // The last process may have died between an erasure and its checkpoint.
             log_holds_secret: true,
+            log_due: Instant::now(),
             _lock: lock,
         };
         writer.read_key_counts()?;
@@ -160,9 +167,14 @@ impl Writer {
             .any(|change| change.after == KeyState::Destroyed);
         self.publish(effects);
         if has_erased {
+            // What holds the log up already, such as a backup, is not waited for again.
+            let wait = match self.log_holds_secret {
+                true => Duration::ZERO,
+                false => self.busy_timeout,
+            };
             self.log_holds_secret = true;
-            self.truncate_log(self.busy_timeout);
-        } else {
+            self.truncate_log(wait);
+        } else if Instant::now() >= self.log_due {
             self.truncate_log(Duration::ZERO);
         }
         if let Some(on_commit) = &self.on_commit
@@ -424,9 +436,10 @@ impl Writer {
     }
 
     /// Moves the write-ahead log into the database and empties it, if an erased
-    /// secret may be in it. Where a reader or the disk holds it up, every later
-    /// commit tries again, without waiting.
+    /// secret may be in it. Where a reader or the disk holds it up, later commits
+    /// try again from time to time, without waiting.
     fn truncate_log(&mut self, wait: Duration) {
+        self.log_due = Instant::now() + LOG_AGAIN;
         if let Err(error) = self.try_truncate_log(wait) {
             tracing::warn!(%error, "the store's log cannot be emptied");
         }

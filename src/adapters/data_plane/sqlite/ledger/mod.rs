@@ -1,7 +1,9 @@
 //! The ledger in tables: receipts, the tiles of the tree over them, checkpoints and
 //! the public keys that signed.
 
+pub(super) mod archives;
 pub(super) mod begin;
 pub(super) mod copy;
+pub(super) mod pages;
 pub(super) mod reads;
 pub(super) mod rows;

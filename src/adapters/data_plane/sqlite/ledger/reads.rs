@@ -1,17 +1,17 @@
 //! What is read of the ledger, on the connections that only read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::archives::{Archive, Archives};
 use super::rows::{find_scope, for_leaves, read_tile};
 use crate::adapters::data_plane::sqlite::rows::{counted, stored};
 use crate::domain::ids::ReceiptId;
 use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
-use crate::ports::ledger_store::{
-    KeptReceipt, MOST_LOOKED_AT, ReceiptPage, ReceiptPlace, ReceiptQuery,
-};
+use crate::ports::ledger_store::KeptReceipt;
 
 /// The complete tiles among these.
 pub(in super::super) fn tiles(
@@ -29,12 +29,38 @@ pub(in super::super) fn tiles(
 
 /// The leaves from `first` on, as far as they follow each other.
 pub(in super::super) fn leaves(
-    connection: &Connection,
+    store: &Connection,
+    archives: &Archives,
     first: u64,
     number: usize,
 ) -> rusqlite::Result<Vec<Vec<u8>>> {
-    let mut leaves = Vec::with_capacity(number);
-    for_leaves(connection, first, number as u64, |leaf_index, leaf| {
+    // One state of receipts and archives: what is moved meanwhile is in either.
+    let store = store.unchecked_transaction()?;
+    let end = first.saturating_add(number as u64);
+    let mut leaves = in_row(&store, first, end)?;
+    let mut next = first + leaves.len() as u64;
+    if next == end {
+        return Ok(leaves);
+    }
+    let listed = archives.list(&store)?;
+    while let Some(archive) = archive_with(&listed, next).filter(|_| next < end) {
+        let found = archives.ask(archive, |archive| in_row(archive, next, end));
+        let mut found = found.unwrap_or_default();
+        if found.is_empty() {
+            break;
+        }
+        leaves.append(&mut found);
+        next = first + leaves.len() as u64;
+        leaves.append(&mut in_row(&store, next, end)?);
+        next = first + leaves.len() as u64;
+    }
+    Ok(leaves)
+}
+
+/// The leaves in one file from `first` on, as far as they follow each other.
+fn in_row(connection: &Connection, first: u64, end: u64) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let mut leaves = Vec::new();
+    for_leaves(connection, first, end - first, |leaf_index, leaf| {
         if leaf_index == first + leaves.len() as u64 {
             leaves.push(leaf.to_vec());
         }
@@ -42,8 +68,35 @@ pub(in super::super) fn leaves(
     Ok(leaves)
 }
 
-/// A receipt by its id, in its scope.
+/// A receipt by its id, in its scope. Archives are asked only where the id is
+/// between the smallest and the largest of theirs; ids sort by time, so that is
+/// seldom more than one.
 pub(in super::super) fn find_receipt(
+    store: &Connection,
+    archives: &Archives,
+    scope: &Scope,
+    receipt_id: ReceiptId,
+) -> rusqlite::Result<Option<KeptReceipt>> {
+    if let Some(found) = find_in(store, scope, receipt_id)? {
+        return Ok(Some(found));
+    }
+    // Read after that: what was moved before then is listed by now.
+    for archive in archives.list(store)? {
+        let id = receipt_id.as_bytes();
+        let may_have = archives
+            .contents(&archive)
+            .is_some_and(|contents| contents.ids.0 <= *id && *id <= contents.ids.1);
+        if may_have {
+            let found = archives.ask(&archive, |archive| find_in(archive, scope, receipt_id));
+            if let Some(found) = found.flatten() {
+                return Ok(Some(found));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn find_in(
     connection: &Connection,
     scope: &Scope,
     receipt_id: ReceiptId,
@@ -69,79 +122,29 @@ pub(in super::super) fn newest_receipt(
         .optional()
 }
 
-/// One page of a scope's receipts. Looks at a bounded number of index entries,
-/// and fetches the leaves of those that match.
-pub(in super::super) fn list_receipts(
-    connection: &Connection,
-    query: &ReceiptQuery,
-) -> rusqlite::Result<ReceiptPage> {
-    let empty = ReceiptPage {
-        receipts: Vec::new(),
-        next: None,
+/// The receipt at a place, if it is in the store or in an archive that can be read.
+pub(super) fn receipt_at(
+    store: &Connection,
+    archives: &Archives,
+    listed: &[Arc<Archive>],
+    place: u64,
+) -> rusqlite::Result<Option<KeptReceipt>> {
+    let at = |connection: &Connection| {
+        connection
+            .prepare_cached("SELECT seq, leaf FROM receipts WHERE seq = ?1")?
+            .query_row([stored(place)?], read_receipt)
+            .optional()
     };
-    let Some(scope) = find_scope(connection, &query.scope)? else {
-        return Ok(empty);
-    };
-    let from = query.from.map_or(i64::MIN, |from| from.microseconds());
-    let after = query.after.map_or((from, -1), |place| {
-        let leaf_index = i64::try_from(place.leaf_index).unwrap_or(i64::MAX);
-        (place.microseconds, leaf_index)
-    });
-    // The later of the two beginnings.
-    let (ts, seq) = after.max((from, -1));
-    let until = query.until.map_or(i64::MAX, |until| until.microseconds());
-    let mut values: Vec<&dyn ToSql> = vec![&scope, &ts, &seq, &until];
-    let of_key = match &query.key_id {
-        None => "INDEXED BY receipts_in_scope WHERE scope = ?1",
-        Some(key_id) => {
-            values.push(key_id);
-            "INDEXED BY receipts_of_key WHERE scope = ?1 AND key_id = ?5"
-        }
-    };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT ts, seq, operation FROM receipts {of_key} AND (ts, seq) > (?2, ?3) AND ts < ?4 \
-         ORDER BY ts, seq"
-    ))?;
-    let mut rows = statement.query(params_from_iter(values))?;
-    let mut found = Vec::new();
-    let mut next = None;
-    let mut looked_at = 0;
-    while let Some(row) = rows.next()? {
-        let place = ReceiptPlace {
-            microseconds: row.get(0)?,
-            leaf_index: counted(row, 1)?,
-        };
-        if found.len() == query.limit || looked_at == MOST_LOOKED_AT {
-            // There is at least this one behind the last that was looked at.
-            return page(connection, found, next);
-        }
-        looked_at += 1;
-        next = Some(place);
-        let is_wanted = match query.operation {
-            Some(operation) => row.get_ref(2)?.as_str()? == operation.as_str(),
-            None => true,
-        };
-        if is_wanted {
-            found.push(place.leaf_index);
-        }
+    match at(store)? {
+        Some(kept) => Ok(Some(kept)),
+        None => Ok(archive_with(listed, place).and_then(|archive| archives.ask(archive, at)?)),
     }
-    page(connection, found, None)
 }
 
-fn page(
-    connection: &Connection,
-    places: Vec<u64>,
-    next: Option<ReceiptPlace>,
-) -> rusqlite::Result<ReceiptPage> {
-    let mut by_place =
-        connection.prepare_cached("SELECT seq, leaf FROM receipts WHERE seq = ?1")?;
-    let mut receipts = Vec::with_capacity(places.len());
-    for place in places {
-        // One that was moved to an archive a moment ago is no longer here.
-        let kept = by_place.query_row([stored(place)?], read_receipt);
-        receipts.extend(kept.optional()?);
-    }
-    Ok(ReceiptPage { receipts, next })
+/// The archive that has a place.
+fn archive_with(listed: &[Arc<Archive>], place: u64) -> Option<&Arc<Archive>> {
+    let before = listed.partition_point(|archive| archive.end <= place);
+    listed.get(before).filter(|archive| archive.first <= place)
 }
 
 fn read_receipt(row: &Row<'_>) -> rusqlite::Result<KeptReceipt> {

@@ -79,7 +79,7 @@ pub(in super::super) fn insert_tile(
 }
 
 /// The hashes of a complete tile.
-pub(super) fn read_tile(
+pub(in super::super) fn read_tile(
     connection: &Connection,
     tile: TileId,
 ) -> rusqlite::Result<Option<Vec<TreeHash>>> {
@@ -104,7 +104,7 @@ pub(in super::super) fn write_head(connection: &Connection, note: &str) -> rusql
 }
 
 /// The newest checkpoint.
-pub(super) fn read_head(connection: &Connection) -> rusqlite::Result<Option<String>> {
+pub(in super::super) fn read_head(connection: &Connection) -> rusqlite::Result<Option<String>> {
     connection
         .prepare_cached("SELECT note FROM ledger_head")?
         .query_row([], |row| row.get(0))
@@ -151,7 +151,7 @@ pub(in super::super) fn read_keys(connection: &Connection) -> rusqlite::Result<V
 
 /// Calls for each leaf from `first` on, in order, with its place; at most
 /// `number` of them.
-pub(super) fn for_leaves(
+pub(in super::super) fn for_leaves(
     connection: &Connection,
     first: u64,
     number: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use super::{Folder, enqueue, one_receipt};
 use crate::adapters::data_plane::conformance::{
@@ -230,6 +231,44 @@ async fn a_revoked_keys_handle_is_in_no_file_once_the_revocation_is_answered() {
         erased.extend(pieces(&key));
     }
     assert_eq!(found_in(&folder, &erased), 0);
+}
+
+#[tokio::test]
+async fn a_reader_that_holds_up_the_log_keeps_one_revocation_waiting_and_no_more() {
+    let folder = Folder::new();
+    let busy_timeout = Duration::from_secs(1);
+    let store = folder.open_with(SqliteOptions {
+        busy_timeout,
+        ..SqliteOptions::default()
+    });
+    let keys = [stored_key(), stored_key(), stored_key()];
+    for key in &keys {
+        insert(&store, key.clone()).await;
+    }
+    // As a backup does, for minutes.
+    let reader = folder.foreign_connection();
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM receipts")
+        .expect("a snapshot");
+    let mut took = Vec::new();
+    for key in &keys {
+        let started = Instant::now();
+        let revoke = revocation(&key.record);
+        store.commit(revoke).await.expect("nothing conflicts");
+        took.push(started.elapsed());
+    }
+    assert!(took[0] >= busy_timeout, "{took:?}");
+    assert!(took[1] + took[2] < busy_timeout, "{took:?}");
+    drop(reader);
+    let log = folder.0.path().join("kms.db-wal");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::fs::metadata(&log).expect("a log").len() > 0 {
+        assert!(Instant::now() < deadline, "the log is never emptied");
+        store
+            .commit(one_receipt())
+            .await
+            .expect("nothing conflicts");
+    }
 }
 
 /// A handle in pieces of 8 bytes.

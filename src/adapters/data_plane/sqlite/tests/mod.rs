@@ -1,10 +1,12 @@
 //! What the store on SQLite promises beyond the port: its files, its schema, and
 //! how it fails.
 
+mod archives;
 mod durability;
 mod faults;
 mod ledger;
 mod schema;
+mod snapshots;
 mod wal;
 
 use std::future::Future;

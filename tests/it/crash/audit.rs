@@ -191,7 +191,7 @@ impl Audit<'_> {
             let known = book.key(key_id);
             assert_eq!(key["public_key"], known.public_key);
             assert!(
-                known.may_be(state),
+                known.may_be(state, known.state),
                 "{:?} was acknowledged: {key}",
                 known.state
             );

@@ -37,16 +37,15 @@ pub(super) struct KnownKey {
 }
 
 impl KnownKey {
-    /// Whether the key may be found in this state: the acknowledged one, or one that
-    /// somebody asked for without hearing what came of it.
-    pub(super) fn may_be(&self, state: State) -> bool {
-        state == self.state
-            || self.state < state
-                && match state {
-                    State::Active => false,
-                    State::PendingRotation => self.rotation_asked,
-                    State::Destroyed => self.revocation_asked,
-                }
+    /// Whether the key may be found in this state by whoever asked when that other one
+    /// was acknowledged: in the same, or in one that somebody has asked for.
+    pub(super) fn may_be(&self, state: State, acknowledged: State) -> bool {
+        let was_asked_for = match state {
+            State::Active => false,
+            State::PendingRotation => self.rotation_asked,
+            State::Destroyed => self.revocation_asked,
+        };
+        state == acknowledged || acknowledged < state && was_asked_for
     }
 }
 

@@ -23,7 +23,8 @@ impl Client<'_> {
         if shown.status != 503 {
             assert_eq!(shown.status, 200, "{}", shown.text);
             let state = State::named(&shown.body["key_state"]);
-            assert!(before <= state && self.book().key(&key_id).may_be(state));
+            let may_be = self.book().key(&key_id).may_be(state, before);
+            assert!(may_be, "{before:?} was acknowledged: {}", shown.text);
         }
         Some(())
     }

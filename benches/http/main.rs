@@ -41,27 +41,37 @@ fn main() {
 async fn run() {
     let seconds = option_env_seconds();
     let mut out = io::stdout();
-    let header = "| operation | requests/s | of bare | p50 ms | p99 ms | server CPU µs | RSS MiB |";
-    writeln!(out, "{header}\n| --- | --- | --- | --- | --- | --- | --- |").expect("written");
+    let header = "| operation | requests/s | of bare | p50 ms | p99 ms | server CPU µs | RSS MiB \
+                  | receipts a write | ms a write |";
+    let line = "| --- ".repeat(9);
+    writeln!(out, "{header}\n{line}|").expect("written");
 
     let bare = Server::bare();
     let body = json!({ "data": base64(&[7u8; 180]), "algorithm": "Ed25519" });
     let request = Request::post("/echo", &body);
     let floor = measure(&bare, &request, CONNECTIONS, seconds).await;
-    print_line(&mut out, "bare axum handler", &floor, &floor);
+    print_line(&mut out, "bare axum handler", &floor, &floor, (0.0, 0.0));
     drop(bare);
 
     let kms = Server::kms();
     for (name, request) in requests(&kms).await {
+        let before = kms.writes().await;
         let measured = measure(&kms, &request, CONNECTIONS, seconds).await;
-        print_line(&mut out, name, &measured, &floor);
+        let writes = kms.writes().await.since(before);
+        print_line(&mut out, name, &measured, &floor, writes);
     }
 }
 
-fn print_line(out: &mut impl io::Write, name: &str, measured: &Measured, floor: &Measured) {
+fn print_line(
+    out: &mut impl io::Write,
+    name: &str,
+    measured: &Measured,
+    floor: &Measured,
+    (receipts, milliseconds): (f64, f64),
+) {
     writeln!(
         out,
-        "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {} |",
+        "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {} | {receipts:.1} | {milliseconds:.2} |",
         measured.per_second(),
         measured.per_second() / floor.per_second(),
         measured.quantile_ms(0.50),
@@ -123,6 +133,11 @@ async fn requests(kms: &Server) -> Vec<(&'static str, Request)> {
     let scope = "tenant_id=bench&environment=dev&plane=tenant";
     let path = format!("/kms/v1/keys/{ed25519}?{scope}");
     requests.push(("get key", Request::get(&path)));
+    let made = kms.post("/kms/v1/keys", &key_request("AES-256")).await;
+    let receipt_id = made["receipt_id"].as_str().expect("an id");
+    let path = format!("/kms/v1/receipts/{receipt_id}?{scope}");
+    requests.push(("get receipt with its proof", Request::get(&path)));
+    requests.push(("get checkpoint", Request::get("/kms/v1/ledger/checkpoint")));
     for (name, key_type) in [
         ("generate Ed25519", "Ed25519"),
         ("generate AES-256", "AES-256"),

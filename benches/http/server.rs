@@ -71,6 +71,24 @@ impl Server {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// What the ledger's writer has done so far, as the metrics say.
+    pub(crate) async fn writes(&self) -> Writes {
+        let mut connection = Connection::open(self.address).await;
+        let request = Request::get("/kms/v1/metrics");
+        let (_, answer) = connection.exchange(&request).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let number = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse().ok())
+                .unwrap_or(0.0)
+        };
+        Writes {
+            receipts: number("kms_ledger_size "),
+            writes: number("kms_ledger_commit_latency_ms_count "),
+            milliseconds: number("kms_ledger_commit_latency_ms_sum "),
+        }
+    }
+
     /// User and system CPU seconds so far (proc(5), fields 14 and 15).
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let stat =
@@ -95,6 +113,25 @@ impl Server {
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
             .map_or(0, |kibibytes| kibibytes / 1024)
+    }
+}
+
+/// Durable writes of the ledger.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Writes {
+    receipts: f64,
+    writes: f64,
+    milliseconds: f64,
+}
+
+impl Writes {
+    /// What came since then: receipts a write, and milliseconds a write.
+    pub(crate) fn since(self, before: Self) -> (f64, f64) {
+        let writes = (self.writes - before.writes).max(1.0);
+        (
+            (self.receipts - before.receipts) / writes,
+            (self.milliseconds - before.milliseconds) / writes,
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::start_error::StartError;
-use crate::adapters::ledger::LedgerSigner;
+use crate::adapters::ledger::{LedgerSigner, NextKey};
 use crate::adapters::secret_file;
 use crate::domain::time::Timestamp;
 use crate::ports::data_plane::DataPlane;
@@ -104,6 +104,16 @@ impl LedgerKeyMaterial {
     pub(super) fn signer(&self) -> Arc<LedgerSigner> {
         Arc::clone(&self.signer)
     }
+
+    /// Puts the file of the key that signs where it belongs.
+    fn move_file(&self) -> Result<(), MaterialFault> {
+        secret_file::replace(&self.next_path, &self.path).map_err(|error| MaterialFault {
+            what: "the ledger's new key signs and is still in its first place; the next start \
+                   moves it"
+                .to_owned(),
+            source: Some(Box::new(error)),
+        })
+    }
 }
 
 #[async_trait]
@@ -121,26 +131,24 @@ impl Material for LedgerKeyMaterial {
             what: what.to_owned(),
             source: Some(source),
         };
-        let waits = self
+        let next = self
             .signer
             .load_next(&self.next_path)
             .map_err(|error| fault("the ledger's new key cannot be used", Box::new(error)))?;
-        if !waits {
-            return Ok(());
-        }
         let old = self.signer.verifier_key();
+        match next {
+            NextKey::None => return Ok(()),
+            // A takeover whose answer came too late, or whose file did not move.
+            NextKey::Signs => return self.move_file(),
+            NextKey::Waits => {}
+        }
         self.data_plane.hand_over_ledger().await.map_err(|error| {
             fault(
                 "the takeover of the ledger's new key was not kept",
                 Box::new(error),
             )
         })?;
-        secret_file::replace(&self.next_path, &self.path).map_err(|error| {
-            fault(
-                "the ledger's new key signs and is still in its first place; the next start moves it",
-                Box::new(error),
-            )
-        })?;
+        self.move_file()?;
         tracing::warn!(
             old = %old,
             new = %self.signer.verifier_key(),

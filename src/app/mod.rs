@@ -3,6 +3,7 @@
 
 mod anchors;
 mod identities;
+mod known_checkpoint;
 mod ledger_key;
 mod reload;
 mod start_error;
@@ -26,6 +27,7 @@ pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
 use self::identities::identities;
+use self::known_checkpoint::KnownCheckpoint;
 use self::ledger_key::begin_ledger;
 use self::reload::{FirstLook, Keeper};
 use self::tls_front::{TlsFront, load_material};
@@ -67,6 +69,7 @@ pub struct App {
     material: Vec<Arc<dyn Material>>,
     reload: ReloadHandle,
     first_look: FirstLook,
+    known_checkpoint: Option<Arc<KnownCheckpoint>>,
 }
 
 impl App {
@@ -116,6 +119,7 @@ impl App {
         material.push(Arc::new(ledger_key));
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
+        let known_checkpoint = KnownCheckpoint::require(config, &service).await?;
         let server = &config.server;
         let api = listen("server.listen", server.listen).await?;
         let operations = match server.ops_listen {
@@ -147,6 +151,7 @@ impl App {
             material,
             reload: ReloadHandle::new(),
             first_look,
+            known_checkpoint: known_checkpoint.map(Arc::new),
         })
     }
 
@@ -186,6 +191,10 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
+        let writing = self.known_checkpoint.as_ref().map(|checkpoint| {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_written_down(Arc::clone(checkpoint), until))
+        });
         let keeper = Keeper {
             service: Arc::clone(&self.service),
             metrics: Arc::clone(&self.state.metrics),
@@ -237,8 +246,14 @@ impl App {
             let _ = operations.await;
         }
         let _ = prober.await;
+        if let Some(writing) = writing {
+            let _ = writing.await;
+        }
         for task in kept {
             let _ = task.await;
+        }
+        if let Some(checkpoint) = self.known_checkpoint {
+            checkpoint.write_down().await;
         }
         self.data_plane.close().await;
         tracing::info!("stopped");
@@ -269,6 +284,17 @@ fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> Joi
             service.probe_health().await;
         }
     })
+}
+
+async fn keep_written_down(checkpoint: Arc<KnownCheckpoint>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        checkpoint.write_down().await;
+        tokio::select! {
+            () = tokio::time::sleep(known_checkpoint::WRITE_EVERY) => {}
+            () = &mut stop => return,
+        }
+    }
 }
 
 /// Every file and folder that is read again when it changes.
@@ -374,5 +400,6 @@ fn service_policy(config: &Config) -> ServicePolicy {
         approvals: ApprovalPolicy {
             operations: config.approvals.operations.clone(),
         },
+        auditors: config.auth.auditors.clone(),
     }
 }

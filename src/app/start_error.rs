@@ -7,6 +7,7 @@ use crate::adapters::data_plane::sqlite::OpenError;
 use crate::adapters::hsm::software::kek::KekFault;
 use crate::adapters::ledger::LedgerKeyFault;
 use crate::adapters::secret_file::SecretFileFault;
+use crate::domain::error::KmsError;
 use crate::domain::ledger::LedgerFlaw;
 use crate::ports::data_plane::Unavailable;
 use crate::ports::ledger::LedgerError;
@@ -78,6 +79,38 @@ pub enum StartError {
          store from its backup"
     )]
     LedgerBroken(LedgerFlaw),
+    /// The store failed while the ledger was looked at.
+    #[error("the ledger cannot be read")]
+    LedgerUnread(#[source] KmsError),
+    /// The ledger does not contain a checkpoint that was signed of it.
+    #[error(
+        "the store was put back to an earlier state, or lost its newest part: {flaw}. Restore the \
+         newest backup. To go on from here all the same, and so to break with whoever has seen \
+         what came after, move {file} away"
+    )]
+    LedgerOlder {
+        /// Where the checkpoint stands.
+        file: String,
+        /// What is wrong.
+        flaw: LedgerFlaw,
+    },
+    /// The file holds something else than a checkpoint of this ledger.
+    #[error(
+        "{file} holds no checkpoint that this store's ledger has signed: the store, or the file, \
+         is of another service. Put the right one in its place, or move the file away"
+    )]
+    KnownCheckpointForeign {
+        /// The file.
+        file: String,
+    },
+    /// The file cannot be read.
+    #[error("{file} cannot be read")]
+    KnownCheckpoint {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The ledger's key signs nothing.
     #[error("the ledger's key cannot sign")]
     LedgerUnsigned(#[source] LedgerError),

@@ -334,6 +334,7 @@ fn environment_file(folder: &Path) -> String {
         ("KMS__TLS__CLIENT_CA", path("ca.pem")),
         ("KMS__TLS__CRL", path("ca.crl")),
         ("KMS__AUTH__JWKS", path("m21.jwks")),
+        ("KMS__AUTH__AUDITORS", "M27".to_owned()),
         ("KMS__APPROVALS__JWKS", path("approvers.jwks")),
         ("KMS__HSM__ALLOW_SOFTWARE_IN_PRODUCTION", "true".to_owned()),
         ("KMS__HSM__SOFTWARE__KEK_FILE", path("kek")),

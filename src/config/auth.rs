@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use super::reader::Reader;
 use super::secret::mask_address;
-use super::value::{Outcome, Parsed, Raw, flag, quoted, text};
+use super::value::{Outcome, Parsed, Raw, flag, list, module, quoted, text};
+use crate::domain::ids::ModuleId;
 
 /// How bearer tokens are judged.
 pub struct Auth {
@@ -19,6 +20,8 @@ pub struct Auth {
     pub issuer: Option<String>,
     /// The audience a token must name.
     pub audience: Option<String>,
+    /// The modules that may read the receipts of every tenant.
+    pub auditors: Vec<ModuleId>,
 }
 
 impl Auth {
@@ -28,6 +31,7 @@ impl Auth {
             jwks: reader.take_optional("auth.jwks", key_set),
             issuer: reader.take_optional("auth.issuer", text),
             audience: reader.take_optional("auth.audience", text),
+            auditors: reader.take("auth.auditors", list(module)),
         }
     }
 }

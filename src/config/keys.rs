@@ -7,10 +7,9 @@ use std::num::NonZeroU64;
 use crate::domain::ids::ModuleId;
 use crate::domain::policy::{LARGEST_DAILY_LIMIT, RotationSchedule};
 use crate::domain::time::Period;
-use crate::domain::wire::WireField as _;
 
 use super::reader::Reader;
-use super::value::{Outcome, Parsed, Raw, list, period, quoted, whole};
+use super::value::{list, module, period, whole};
 
 /// The policy of keys.
 pub struct Keys {
@@ -36,33 +35,6 @@ impl Keys {
             max_usage_per_day: reader
                 .take("keys.max_usage_per_day", whole(1..=LARGEST_DAILY_LIMIT)),
             allowed_modules: reader.take("keys.allowed_modules", list(module)),
-        }
-    }
-}
-
-fn module(raw: &Raw) -> Outcome<ModuleId> {
-    let text = raw.text().unwrap_or_default();
-    match text.parse::<ModuleId>() {
-        Ok(module) => Ok(Parsed {
-            shown: quoted(module.as_str()),
-            value: module,
-        }),
-        Err(_) => Err(format!("expected {}", ModuleId::EXPECTED)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modules_have_names_of_their_own_alphabet() {
-        let is_module = |text: &str| module(&Raw::Variable(text.to_owned())).is_ok();
-        for text in ["M21", "EPC-1", "a.b_c", &"x".repeat(64)] {
-            assert!(is_module(text), "{text}");
-        }
-        for text in ["", "-M21", "M 21", "M21/x", "Mü", &"x".repeat(65)] {
-            assert!(!is_module(text), "{text}");
         }
     }
 }

@@ -9,7 +9,9 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::domain::ids::ModuleId;
 use crate::domain::time::Period;
+use crate::domain::wire::WireField as _;
 
 use super::secret::MASK;
 use crate::domain::secret::SecretBytes;
@@ -241,6 +243,18 @@ pub(super) fn list<T>(item: impl Fn(&Raw) -> Outcome<T>) -> impl Fn(&Raw) -> Out
     }
 }
 
+/// A module by its name.
+pub(super) fn module(raw: &Raw) -> Outcome<ModuleId> {
+    let text = raw.text().unwrap_or_default();
+    match text.parse::<ModuleId>() {
+        Ok(module) => Ok(Parsed {
+            shown: quoted(module.as_str()),
+            value: module,
+        }),
+        Err(_) => Err(format!("expected {}", ModuleId::EXPECTED)),
+    }
+}
+
 fn parsed<T: std::str::FromStr>(raw: &Raw) -> Option<T> {
     raw.text()?.parse().ok()
 }
@@ -347,5 +361,16 @@ mod tests {
         assert!(path(&variable("data")).is_ok());
         assert!(path(&variable("")).is_err());
         assert!(path(&variable("a\0b")).is_err());
+    }
+
+    #[test]
+    fn modules_have_names_of_their_own_alphabet() {
+        let is_module = |text: &str| module(&Raw::Variable(text.to_owned())).is_ok();
+        for text in ["M21", "EPC-1", "a.b_c", &"x".repeat(64)] {
+            assert!(is_module(text), "{text}");
+        }
+        for text in ["", "-M21", "M 21", "M21/x", "Mü", &"x".repeat(65)] {
+            assert!(!is_module(text), "{text}");
+        }
     }
 }

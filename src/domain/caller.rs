@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{AuthorizationFault, KmsError};
 use super::ids::{ModuleId, TenantId};
-use super::peer::PeerIdentity;
+use super::peer::{PeerIdentity, VouchedBy};
 use super::scope::{Environment, Scope};
 use super::secret::SecretBytes;
 
@@ -111,6 +111,23 @@ impl Caller {
         }
     }
 
+    /// Whether this caller may read what belongs to every tenant: it is one of these
+    /// modules, and not on the word of a tenant, whose anchors vouch for any module
+    /// of the tenant's.
+    ///
+    /// # Errors
+    /// [`AuthorizationFault::NotAnAuditor`].
+    pub fn authorize_audit(&self, auditors: &[ModuleId]) -> Result<(), KmsError> {
+        let is_trusted = self
+            .peer()
+            .is_none_or(|peer| peer.vouched_by == VouchedBy::Platform);
+        if is_trusted && auditors.contains(&self.module) {
+            Ok(())
+        } else {
+            Err(AuthorizationFault::NotAnAuditor.into())
+        }
+    }
+
     /// Whether this caller may speak for that scope.
     ///
     /// # Errors
@@ -164,6 +181,32 @@ mod tests {
                     .authorize(&scope)
                     .is_ok()
             );
+        }
+    }
+
+    #[test]
+    fn an_auditor_is_a_module_of_the_list_that_no_tenant_made_up() {
+        let module = |name: &str| name.parse::<ModuleId>().expect("valid");
+        let auditors = [module("M27"), module("M90")];
+        let peer = |name: &str, vouched_by| {
+            let uri = format!("spiffe://d/tenant/acme/env/prod/plane/tenant/module/{name}");
+            let peer = PeerIdentity {
+                spiffe_id: crate::domain::peer::SpiffeId::parse(&uri).expect("a name"),
+                public_key: None,
+                not_after: "2100-01-01T00:00:00Z".parse().expect("valid"),
+                vouched_by,
+            };
+            Caller::of_peer(Arc::new(peer), None)
+        };
+        for (caller, may) in [
+            (peer("M27", VouchedBy::Platform), true),
+            (peer("M27", VouchedBy::Tenant), false),
+            (peer("M21", VouchedBy::Platform), false),
+            (Caller::new(module("M90"), Reach::AnyScope), true),
+            (Caller::new(module("M21"), Reach::AnyScope), false),
+        ] {
+            assert_eq!(caller.authorize_audit(&auditors).is_ok(), may, "{caller:?}");
+            assert!(caller.authorize_audit(&[]).is_err());
         }
     }
 

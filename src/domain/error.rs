@@ -250,6 +250,9 @@ pub enum RequestFault {
     /// No such receipt for this tenant, environment and plane.
     #[error("no such receipt in this tenant, environment and plane")]
     UnknownReceipt,
+    /// The ledger has no such tile, or not yet.
+    #[error("the ledger has no such tile, or not yet")]
+    UnknownTile,
     /// No such trust anchor for this tenant, environment and plane.
     #[error("no such trust anchor in this tenant, environment and plane")]
     UnknownTrustAnchor,

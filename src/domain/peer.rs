@@ -118,6 +118,17 @@ pub struct PeerIdentity {
     pub public_key: Option<PublicKeyNumbers>,
     /// When the certificate ends. A connection can outlive it, an identity not.
     pub not_after: Timestamp,
+    /// On whose word it is believed.
+    pub vouched_by: VouchedBy,
+}
+
+/// On whose word a certificate is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VouchedBy {
+    /// An authority of the configuration, or an anchor of the tenant `GLOBAL`.
+    Platform,
+    /// An anchor that the same tenant took in.
+    Tenant,
 }
 
 #[cfg(test)]

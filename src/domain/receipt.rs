@@ -19,10 +19,6 @@ use super::wire::text_form;
 
 pub use self::canonical::ReadReceipt;
 
-/// The longest leaf, in bytes: a bundle of entries has two bytes for the length
-/// of each (C2SP tlog-tiles).
-pub const LONGEST_LEAF: usize = 65_535;
-
 /// What a receipt attests, in the words of the product contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceiptOperation {

@@ -64,6 +64,7 @@ fn request_status(fault: &RequestFault) -> StatusCode {
         | RequestFault::Certificate(_) => StatusCode::BAD_REQUEST,
         RequestFault::UnknownPath
         | RequestFault::UnknownReceipt
+        | RequestFault::UnknownTile
         | RequestFault::UnknownTrustAnchor => StatusCode::NOT_FOUND,
         RequestFault::UnknownMethod => StatusCode::METHOD_NOT_ALLOWED,
         RequestFault::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -18,6 +18,7 @@ use crate::domain::approval::ApprovalToken;
 use crate::domain::caller::Caller;
 use crate::domain::error::{KmsError, RequestFault};
 use crate::domain::ids::{KeyAlias, KeyRef, ReceiptId, TenantId, TrustAnchorId};
+use crate::domain::ledger::TilePath;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretBytes;
 use crate::domain::wire::WireField;
@@ -54,6 +55,7 @@ scoped!(
     ScopeQuery,
     ListKeysQuery,
     ListTrustAnchorsQuery,
+    ListReceiptsQuery,
 );
 
 /// A JSON body, its scope, and who sent it with whose approval.
@@ -187,6 +189,44 @@ async fn id_in_path<T: FromStr + WireField>(
         .map_err(|_| malformed())?;
     let id = params.iter().find_map(|(_, text)| text.parse().ok());
     Ok(id.ok_or_else(malformed)?)
+}
+
+/// The tile in the path, by its coordinates.
+pub(crate) struct TileInPath(pub(crate) TilePath);
+
+impl FromRequestParts<HttpState> for TileInPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &HttpState,
+    ) -> Result<Self, Self::Rejection> {
+        id_in_path(parts, state, "tile").await.map(Self)
+    }
+}
+
+/// Who asks, of what belongs to no scope.
+pub(crate) struct AnyCaller(pub(crate) Caller);
+
+impl FromRequestParts<HttpState> for AnyCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> Result<Self, Self::Rejection> {
+        let caller = parts.extensions.get::<Caller>();
+        let caller = caller.ok_or_else(|| KmsError::internal("a layer of the stack is missing"))?;
+        Ok(Self(caller.clone()))
+    }
+}
+
+/// A query string without a scope.
+pub(crate) struct FromUnscopedQuery<T>(pub(crate) T);
+
+impl<T: WireObject> FromRequestParts<HttpState> for FromUnscopedQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &HttpState) -> Result<Self, Self::Rejection> {
+        Ok(Self(read_query(parts.uri.query().unwrap_or_default())?))
+    }
 }
 
 /// What the layers found out about a request, with what came along.

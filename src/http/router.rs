@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post};
 
 use super::HttpState;
 use super::error::ApiError;
-use super::handlers::{encryption, keys, operations, receipts, signing, trust_anchors};
+use super::handlers::{encryption, keys, ledger, operations, receipts, signing, trust_anchors};
 use super::stack;
 use crate::domain::error::RequestFault;
 use crate::telemetry::metrics::RequestOperation;
@@ -34,7 +34,12 @@ pub fn api_router(state: HttpState) -> Router {
             "/kms/v1/trust-anchors/{trust_anchor_id}",
             delete(trust_anchors::remove),
         )
+        .route("/kms/v1/receipts", get(receipts::list))
         .route("/kms/v1/receipts/{receipt_id}", get(receipts::show))
+        .route("/kms/v1/ledger/checkpoint", get(ledger::checkpoint))
+        .route("/kms/v1/ledger/consistency", get(ledger::consistency))
+        .route("/kms/v1/ledger/keys", get(ledger::keys))
+        .route("/kms/v1/ledger/tile/{*tile}", get(ledger::tile))
         .route("/kms/v1/config", get(operations::config));
     let routes = stack::guarded(guarded, &state).merge(probes());
     finish(routes, state)
@@ -88,7 +93,12 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
         "/kms/v1/trust-anchors" if post => Operation::AddTrustAnchor,
         "/kms/v1/trust-anchors" => Operation::ListTrustAnchors,
         "/kms/v1/trust-anchors/{trust_anchor_id}" => Operation::RemoveTrustAnchor,
+        "/kms/v1/receipts" => Operation::ListReceipts,
         "/kms/v1/receipts/{receipt_id}" => Operation::GetReceipt,
+        "/kms/v1/ledger/checkpoint" | "/kms/v1/ledger/consistency" | "/kms/v1/ledger/keys" => {
+            Operation::ReadLedger
+        }
+        "/kms/v1/ledger/tile/{*tile}" => Operation::ReadLedgerTile,
         "/kms/v1/config" => Operation::Config,
         "/health" | "/kms/v1/health" => Operation::Health,
         "/kms/v1/metrics" => Operation::Metrics,

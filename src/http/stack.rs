@@ -52,6 +52,25 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
         .layer(from_fn(harden))
 }
 
+/// Says of an answer, as its extension, that it never changes and who may keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheFor {
+    /// Caches that many share too.
+    Everybody,
+    /// The caller alone.
+    CallerOnly,
+}
+
+impl CacheFor {
+    /// A year (RFC 9111 §5.2.2, RFC 8246).
+    const fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Everybody => "public, max-age=31536000, immutable",
+            Self::CallerOnly => "private, max-age=31536000, immutable",
+        })
+    }
+}
+
 /// What a browser must not do with an answer, whatever is in it. None of them is
 /// ever a page, a frame or a script of somebody's.
 const HARDENING: [(HeaderName, HeaderValue); 6] = [
@@ -92,9 +111,13 @@ async fn harden(
         .get::<Connection>()
         .is_some_and(|connection| connection.peer.is_some());
     let mut response = next.run(request).await;
+    let cache = response.extensions().get::<CacheFor>().copied();
     let headers = response.headers_mut();
     for (name, value) in HARDENING {
         headers.insert(name, value);
+    }
+    if let Some(cache) = cache {
+        headers.insert(header::CACHE_CONTROL, cache.header());
     }
     if is_secure {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
@@ -192,6 +215,7 @@ mod tests {
             approvals: ApprovalPolicy {
                 operations: Vec::new(),
             },
+            auditors: Vec::new(),
         };
         let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
         HttpState {
@@ -270,6 +294,7 @@ mod tests {
             spiffe_id: SpiffeId::parse(name).expect("of the form"),
             public_key: None,
             not_after: Timestamp::from_microseconds(0).expect("a time"),
+            vouched_by: crate::domain::peer::VouchedBy::Platform,
         };
         for (peer, wanted) in [(Some(Arc::new(peer)), Some(STRICT_TRANSPORT)), (None, None)] {
             let mut request = Request::get("/").body(Body::empty()).expect("a request");

@@ -21,9 +21,6 @@ pub trait EvidenceLedger: Send + Sync + 'static {
     /// out then.
     fn sign(&self, receipt: Receipt) -> Result<SignedReceipt, LedgerError>;
 
-    /// The id of the key that signs now, as receipts name it.
-    fn signer_key_id(&self) -> String;
-
     /// Whether a receipt bears the signature of the key that signs now, by the
     /// key's id.
     fn is_current(&self, receipt: &SignedReceipt) -> bool;
@@ -60,8 +57,8 @@ pub trait EvidenceLedger: Send + Sync + 'static {
 pub struct Handover {
     /// The new key.
     pub public_key: [u8; 32],
-    /// The checkpoint from whose size on it signs, signed by it and by the key
-    /// before it.
+    /// The checkpoint from whose size on it signs, which names it, signed by it and by
+    /// the key before it.
     pub note: SignedNote,
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::domain::error::CertificateFault;
 use crate::domain::ids::TrustAnchorId;
+use crate::domain::peer::VouchedBy;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::{AnchorType, CertificateFacts, TrustAnchor};
@@ -62,6 +63,8 @@ pub trait TrustPlane: Send + Sync + 'static {
 pub struct Voucher {
     /// Which.
     pub trust_anchor_id: TrustAnchorId,
+    /// Whose it is.
+    pub by: VouchedBy,
     /// Its certificate in DER.
     pub der: Arc<[u8]>,
     /// Errs in `changed()` as soon as the anchor is no longer in force.

@@ -6,12 +6,14 @@
 
 mod anchors_in_doubt;
 mod approvals;
+mod doubts;
 mod encryption;
 mod health;
 mod keys;
+mod keys_in_doubt;
+mod ledger;
 mod lifecycle;
 mod pipeline;
-mod receipts;
 mod signing;
 mod trust_anchors;
 
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use crate::domain::approval::ApprovalToken;
 use crate::domain::caller::{Caller, Credentials};
 use crate::domain::error::KmsError;
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{ModuleId, RequestId};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, KeyCounts};
@@ -34,12 +36,13 @@ use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
+pub use crate::ports::ledger_store::{ReceiptPlace, ReceiptQuery};
 pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
 pub use keys::{KeyListing, ListKeysRequest};
+pub use ledger::{CheckpointRefusal, Consistency, FoundReceipt, VerifierOfLedger};
 pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
 pub use pipeline::{KeyChoice, Used};
-pub use receipts::FoundReceipt;
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
     TrustAnchorRemoved,
@@ -70,6 +73,8 @@ pub struct ServicePolicy {
     pub key_defaults: KeyDefaults,
     /// Which operations need a second person.
     pub approvals: ApprovalPolicy,
+    /// The modules that may read the receipts of every tenant.
+    pub auditors: Vec<ModuleId>,
 }
 
 /// The key management service.
@@ -77,7 +82,8 @@ pub struct KmsService {
     ports: Ports,
     policy: ServicePolicy,
     health: health::HealthBoard,
-    anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt,
+    anchors_in_doubt: doubts::Doubts<anchors_in_doubt::Doubt>,
+    keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     metrics: Arc<Metrics>,
 }
 
@@ -99,7 +105,8 @@ impl KmsService {
             ports,
             policy,
             health: health::HealthBoard::default(),
-            anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt::default(),
+            anchors_in_doubt: doubts::Doubts::default(),
+            keys_in_doubt: doubts::Doubts::default(),
             metrics,
         }
     }

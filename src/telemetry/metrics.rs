@@ -52,6 +52,12 @@ pub enum RequestOperation {
     RemoveTrustAnchor,
     /// `GET /kms/v1/receipts/{receipt_id}`
     GetReceipt,
+    /// `GET /kms/v1/receipts`
+    ListReceipts,
+    /// `GET /kms/v1/ledger/checkpoint`, `consistency` and `keys`
+    ReadLedger,
+    /// `GET /kms/v1/ledger/tile/…`
+    ReadLedgerTile,
     /// `GET /kms/v1/config`
     Config,
     /// `GET /health` and `GET /kms/v1/health`
@@ -79,6 +85,9 @@ impl RequestOperation {
             Self::ListTrustAnchors => "list_trust_anchors",
             Self::RemoveTrustAnchor => "remove_trust_anchor",
             Self::GetReceipt => "get_receipt",
+            Self::ListReceipts => "list_receipts",
+            Self::ReadLedger => "read_ledger",
+            Self::ReadLedgerTile => "read_ledger_tile",
             Self::Config => "config",
             Self::Health => "health",
             Self::Metrics => "metrics",

@@ -9,7 +9,7 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
 
 use super::refusal::Refusal;
-use crate::domain::peer::{PeerIdentity, PublicKeyNumbers, SpiffeId};
+use crate::domain::peer::{PeerIdentity, PublicKeyNumbers, SpiffeId, VouchedBy};
 use crate::domain::time::Timestamp;
 
 /// NIST SP 800-131A: nothing below 112 bits of security.
@@ -46,6 +46,8 @@ pub(super) fn identity(der: &[u8]) -> Result<PeerIdentity, Refusal> {
         public_key: key_numbers(&certificate),
         not_after: instant(certificate.validity().not_after)
             .map_err(|Malformed| Refusal::Malformed)?,
+        // The least, until it is known who vouches.
+        vouched_by: VouchedBy::Tenant,
     })
 }
 

@@ -21,6 +21,7 @@ use super::authorities::Authority;
 use super::certificate::{AuthorityFacts, Link, Malformed, NoAuthority, authority, link};
 use super::refusal::Refusal;
 use super::revocation::{Issuer, RevocationList, relevant};
+use crate::domain::peer::VouchedBy;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::ports::trust_plane::{MOST_VOUCHERS, TrustPlane};
@@ -59,7 +60,8 @@ pub(super) fn check_size(
     Ok(())
 }
 
-/// Verifies that an authority in force vouches for a client of this scope. One of
+/// Verifies that an authority in force vouches for a client of this scope, and
+/// says on whose word that is. One of
 /// the configuration comes first, since a connection that an anchor of the trust
 /// plane vouched for ends with that anchor.
 ///
@@ -70,13 +72,13 @@ pub(super) fn verify(
     scope: &Scope,
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-) -> Result<InForceUntil, Refusal> {
+) -> Result<(VouchedBy, InForceUntil), Refusal> {
     let chain = Chain::read(end_entity, intermediates)?;
     let mut best = Refusal::UnknownAuthority;
     for authority in in_force.authorities {
         if authority.is_valid_at(in_force.now) && chain.names_issuer(&authority.facts.subject) {
             match chain.verify(in_force, &authority.der, &authority.facts) {
-                Ok(()) => return Ok(None),
+                Ok(()) => return Ok((VouchedBy::Platform, None)),
                 Err(refusal) => best = telling(best, refusal),
             }
         }
@@ -96,7 +98,7 @@ pub(super) fn verify(
             Err(_) => Err(Refusal::WrongUsage),
         };
         match vouched {
-            Ok(()) => return Ok(Some(voucher.in_force)),
+            Ok(()) => return Ok((voucher.by, Some(voucher.in_force))),
             Err(refusal) => best = telling(best, refusal),
         }
     }

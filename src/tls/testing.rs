@@ -323,6 +323,7 @@ impl TrustPlane for FakeTrustPlane {
                     && (tenant == scope.tenant_id.as_str() || tenant == global.as_str())
             })
             .map(|(der, (_, sender))| Voucher {
+                by: crate::domain::peer::VouchedBy::Tenant,
                 trust_anchor_id: "018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d4e"
                     .parse()
                     .expect("an id"),

@@ -72,7 +72,10 @@ impl OneClient {
         let vouched = verify(&in_force, peer.spiffe_id.scope(), end_entity, intermediates);
         Found {
             name: Some(peer.spiffe_id.clone()),
-            verified: vouched.map(|in_force| Verified { peer, in_force }),
+            verified: vouched.map(|(vouched_by, in_force)| Verified {
+                peer: PeerIdentity { vouched_by, ..peer },
+                in_force,
+            }),
         }
     }
 }

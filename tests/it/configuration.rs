@@ -351,7 +351,7 @@ async fn a_ledger_whose_newest_receipt_was_changed_is_not_served() {
     drop(store);
     refuses_to_start(
         folder.path(),
-        &["receipt of the ledger, number 0", "verify"],
+        &["receipt 0 does not bear a good signature", "restore"],
     );
 }
 

@@ -275,7 +275,9 @@ struct KeptReceipt {
 fn receipts(folder: &Path, first: u64) -> Vec<KeptReceipt> {
     let store = open_store(folder);
     let columns = "leaf, tenant_id, environment, plane";
-    let query = format!("SELECT {columns} FROM receipts WHERE seq >= ?1 ORDER BY seq");
+    let query = format!(
+        "SELECT {columns} FROM receipts JOIN scopes USING (scope) WHERE seq >= ?1 ORDER BY seq"
+    );
     let mut statement = store.prepare(&query).expect("a table of receipts");
     let first = i64::try_from(first).expect("few");
     let rows = statement.query_map([first], |row| {

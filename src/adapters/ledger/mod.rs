@@ -1,6 +1,7 @@
 //! The evidence ledger (M27): who signs it, and who checks it.
 
 mod audit;
+pub mod checkpoint_file;
 mod prover;
 mod remote;
 mod signer;
@@ -11,4 +12,4 @@ mod testing;
 pub use audit::{AuditFailure, AuditProgress, AuditReport, Auditor, Claims, Stop, audit};
 pub use prover::{ProofFault, Prover, present};
 pub use remote::{RemoteLedger, RemoteOptions};
-pub use signer::{LedgerKeyFault, LedgerSigner};
+pub use signer::{LedgerKeyFault, LedgerSigner, NextKey};

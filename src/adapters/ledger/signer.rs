@@ -39,6 +39,17 @@ struct Keys {
     past: Vec<[u8; 32]>,
 }
 
+/// How the key stands that is to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextKey {
+    /// There is none.
+    None,
+    /// It waits.
+    Waits,
+    /// It has taken over.
+    Signs,
+}
+
 /// Why the ledger's key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerKeyFault {
@@ -99,21 +110,24 @@ impl LedgerSigner {
         });
     }
 
-    /// Lets the key with the seed in this file wait to take over. `false` where
-    /// there is no such file.
+    /// Lets the key with the seed in this file wait to take over, if there is such
+    /// a file and its key does not sign already.
     ///
     /// # Errors
     /// [`LedgerKeyFault`].
-    pub fn load_next(&self, path: &Path) -> Result<bool, LedgerKeyFault> {
+    pub fn load_next(&self, path: &Path) -> Result<NextKey, LedgerKeyFault> {
         let Some(seed) = secret_file::load(path, LaidOutBy::Service)? else {
-            return Ok(false);
+            return Ok(NextKey::None);
         };
         let next = Arc::new(LedgerKeyPair::from_seed(seed.expose())?);
+        if next.public_key == self.public_key() {
+            return Ok(NextKey::Signs);
+        }
         self.keys.rcu(|keys| Keys {
             next: Some(Arc::clone(&next)),
             ..Keys::clone(keys)
         });
-        Ok(true)
+        Ok(NextKey::Waits)
     }
 
     /// The key that checks what is signed now, as text: `name+hash+key`.
@@ -158,10 +172,6 @@ impl EvidenceLedger for LedgerSigner {
         receipt
             .into_signed(&key.signer_key_id, &signature)
             .map_err(fault)
-    }
-
-    fn signer_key_id(&self) -> String {
-        self.keys.load().current.signer_key_id.as_ref().to_owned()
     }
 
     fn is_current(&self, receipt: &SignedReceipt) -> bool {
@@ -212,7 +222,7 @@ impl EvidenceLedger for LedgerSigner {
     fn begin_handover(&self, checkpoint: &Checkpoint) -> Option<Handover> {
         let keys = self.keys.load();
         let next = keys.next.as_ref()?;
-        let text = checkpoint.to_string();
+        let text = checkpoint.handover_text(&VerifierKey::new(ORIGIN, next.public_key));
         Some(Handover {
             public_key: next.public_key,
             note: SignedNote {
@@ -363,10 +373,10 @@ mod tests {
         let path = folder.path().join("next");
         let signer = signer();
         let checkpoint = Tree::new().checkpoint();
-        assert!(!signer.load_next(&path).expect("no file"));
+        assert_eq!(signer.load_next(&path).expect("no file"), NextKey::None);
         assert_eq!(signer.begin_handover(&checkpoint), None);
         let next = LedgerSigner::create(&path).expect("created");
-        assert!(signer.load_next(&path).expect("readable"));
+        assert_eq!(signer.load_next(&path).expect("readable"), NextKey::Waits);
         let (old_key, before) = (signer.public_key(), signer.sign(receipt()).expect("signed"));
 
         let handover = signer.begin_handover(&checkpoint).expect("a key waits");
@@ -374,6 +384,12 @@ mod tests {
         for key in [&old_key, &handover.public_key] {
             assert!(is_note_signed(key, &handover.note));
         }
+        assert_eq!(
+            Checkpoint::next_key(&handover.note.text),
+            Some(next.verifier_key())
+        );
+        let read = signer.read_checkpoint(&handover.note.to_string());
+        assert_eq!(read, Some(checkpoint));
         assert_eq!(signer.public_key(), old_key, "not before it is kept");
         assert!(signer.is_current(&before));
 
@@ -389,6 +405,8 @@ mod tests {
         assert_eq!(again.receipt_id, before.receipt_id);
         signer.complete_handover();
         assert_eq!(signer.public_key(), next.public_key(), "once");
+        assert_eq!(signer.load_next(&path).expect("readable"), NextKey::Signs);
+        assert_eq!(signer.begin_handover(&checkpoint), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::domain::ids::{TenantId, TrustAnchorId};
+use crate::domain::peer::VouchedBy;
 use crate::domain::scope::{Environment, Scope};
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -100,12 +101,19 @@ impl InForce {
         [Some(Audience::Everybody), own]
             .iter()
             .flatten()
-            .filter_map(|audience| index.by_subject.get(audience)?.get(subject))
-            .flatten()
-            .filter(|anchor| anchor.not_before <= now && now <= anchor.not_after)
+            .filter_map(|audience| {
+                let by = match audience {
+                    Audience::Everybody => VouchedBy::Platform,
+                    _ => VouchedBy::Tenant,
+                };
+                Some((by, index.by_subject.get(audience)?.get(subject)?))
+            })
+            .flat_map(|(by, anchors)| anchors.iter().map(move |anchor| (by, anchor)))
+            .filter(|(_, anchor)| anchor.not_before <= now && now <= anchor.not_after)
             .take(MOST_VOUCHERS)
-            .map(|anchor| Voucher {
+            .map(|(by, anchor)| Voucher {
                 trust_anchor_id: anchor.trust_anchor_id,
+                by,
                 der: Arc::clone(&anchor.der),
                 in_force: anchor.in_force.subscribe(),
             })

@@ -77,6 +77,12 @@ pub enum AuthorizationFault {
     /// The request names another tenant, environment or plane than the caller's.
     #[error("the request's tenant, environment or plane is not the caller's")]
     ForeignScope,
+    /// The caller is no auditor, or one that only a tenant's own authority vouches for.
+    #[error(
+        "only an auditor reads the receipts of every tenant: a module of auth.auditors that the \
+         platform's own authorities vouch for"
+    )]
+    NotAnAuditor,
     /// See [`ApprovalFault`].
     #[error(transparent)]
     Approval(#[from] ApprovalFault),

@@ -3,9 +3,13 @@
 use std::fmt;
 
 use super::hash::TreeHash;
+use super::note::VerifierKey;
 
 /// The name of the ledger, in its checkpoints and in its verifier keys.
 pub const ORIGIN: &str = "kms";
+
+/// How the extension line begins by which a key names the one that takes over.
+const NEXT_KEY: &str = "next key: ";
 
 /// A tree by its size and root. Whoever keeps one can hold the ledger to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +26,21 @@ pub struct Checkpoint {
 pub struct MalformedCheckpoint;
 
 impl Checkpoint {
+    /// The text by which a new key takes over at this tree: the checkpoint, with the
+    /// new key in an extension line. Without it any checkpoint of the old key would
+    /// become a handover to whoever adds a signature.
+    pub fn handover_text(&self, next: &VerifierKey) -> String {
+        format!("{self}{NEXT_KEY}{next}\n")
+    }
+
+    /// The key that the text of a note names as the next one, if it names one.
+    pub fn next_key(text: &str) -> Option<VerifierKey> {
+        let mut extensions = text.lines().skip(3);
+        extensions.find_map(|line| line.strip_prefix(NEXT_KEY)?.parse().ok())
+    }
+
     /// Reads the text of a note: the origin, the size, the root, and whatever
-    /// extension lines follow, which carry nothing here.
+    /// extension lines follow, see [`Checkpoint::next_key`].
     ///
     /// # Errors
     /// [`MalformedCheckpoint`].
@@ -68,6 +85,23 @@ mod tests {
         assert_eq!(Checkpoint::from_text(&text), Ok(checkpoint()));
         let extended = format!("{text}an extension\nanother\n");
         assert_eq!(Checkpoint::from_text(&extended), Ok(checkpoint()));
+    }
+
+    #[test]
+    fn a_handover_is_a_checkpoint_that_names_the_next_key() {
+        let next = VerifierKey::new(ORIGIN, [9; 32]);
+        let text = checkpoint().handover_text(&next);
+        assert_eq!(Checkpoint::from_text(&text), Ok(checkpoint()));
+        assert_eq!(Checkpoint::next_key(&text), Some(next.clone()));
+        assert_eq!(Checkpoint::next_key(&checkpoint().to_string()), None);
+        // Only an extension counts, and only a key.
+        let elsewhere = format!("{NEXT_KEY}{next}\n{}", checkpoint());
+        assert_eq!(Checkpoint::next_key(&elsewhere), None);
+        let no_key = format!("{}{NEXT_KEY}mine\n", checkpoint());
+        assert_eq!(Checkpoint::next_key(&no_key), None);
+        let theirs = tlog_tiles::Checkpoint::from_bytes(text.as_bytes())
+            .unwrap_or_else(|_| panic!("malformed to others"));
+        assert_eq!(theirs.extension(), format!("{NEXT_KEY}{next}\n"));
     }
 
     #[test]

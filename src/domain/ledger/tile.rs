@@ -66,17 +66,6 @@ pub struct TilePath {
 }
 
 impl TilePath {
-    /// The tile of hashes that it names; `None` for entries.
-    pub fn tile(&self) -> Option<TileId> {
-        match self.kind {
-            TileKind::Hashes { level } => Some(TileId {
-                level,
-                index: self.index,
-            }),
-            TileKind::Entries => None,
-        }
-    }
-
     fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('/')?;
         let kind = match kind {

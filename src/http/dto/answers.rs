@@ -226,6 +226,46 @@ pub(crate) struct TrustAnchorRemovedAnswer {
 pub(crate) struct ReceiptAnswer {
     pub(crate) receipt: Box<RawValue>,
     pub(crate) leaf_index: u64,
+    pub(crate) tree_size: u64,
+    pub(crate) inclusion_proof: Vec<String>,
+    pub(crate) checkpoint: String,
+}
+
+/// 200 of `GET /kms/v1/receipts`.
+#[derive(Serialize)]
+pub(crate) struct ReceiptListAnswer {
+    pub(crate) receipts: Vec<ReceiptEntry>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A receipt among others.
+#[derive(Serialize)]
+pub(crate) struct ReceiptEntry {
+    pub(crate) receipt: Box<RawValue>,
+    pub(crate) leaf_index: u64,
+}
+
+/// 200 of `GET /kms/v1/ledger/consistency`.
+#[derive(Serialize)]
+pub(crate) struct ConsistencyAnswer {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) consistency_proof: Vec<String>,
+    pub(crate) checkpoint: String,
+}
+
+/// 200 of `GET /kms/v1/ledger/keys`.
+#[derive(Serialize)]
+pub(crate) struct LedgerKeysAnswer {
+    pub(crate) keys: Vec<LedgerKeyEntry>,
+}
+
+/// A key that signs the ledger or has signed it.
+#[derive(Serialize)]
+pub(crate) struct LedgerKeyEntry {
+    pub(crate) verifier_key: String,
+    pub(crate) from_size: u64,
+    pub(crate) handover: Option<String>,
 }
 
 /// `GET /kms/v1/health`

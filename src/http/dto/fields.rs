@@ -101,6 +101,22 @@ impl<'de> Deserialize<'de> for PageLimit {
     }
 }
 
+/// The size of a tree, in a query.
+pub(crate) struct TreeSize(pub(crate) u64);
+
+impl WireField for TreeSize {
+    const EXPECTED: &'static str = "a number of receipts";
+}
+
+impl<'de> Deserialize<'de> for TreeSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom(Self::EXPECTED))
+    }
+}
+
 /// Where a page begins: after the entry with this id. Opaque to callers, who give back what they got.
 pub(crate) struct Cursor(pub(crate) [u8; 16]);
 

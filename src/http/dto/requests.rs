@@ -1,13 +1,17 @@
 //! What callers send, object by object.
 
-use super::fields::{ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit};
+use super::fields::{
+    ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit, TreeSize,
+};
 use crate::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use crate::domain::binary::Base64Bytes;
 use crate::domain::error::FieldFault;
-use crate::domain::ids::{KeyAlias, KeyRef};
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef};
 use crate::domain::key::{KeyState, RevocationReason};
 use crate::domain::key_usage::KeyUsageSet;
 use crate::domain::policy::AccessPolicyChoice;
+use crate::domain::receipt::OperationName;
+use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::AnchorType;
 use crate::domain::wire::WireField;
 use crate::http::fields::{WireObject, wire_object};
@@ -119,6 +123,34 @@ wire_object! {
         aad: Option<Base64Bytes>,
         /// A second person's word.
         approval_token: Option<ApprovalTokenField>,
+    }
+}
+
+wire_object! {
+    /// `GET /kms/v1/receipts`
+    scoped ListReceiptsQuery {
+        /// Only those about this key, by its id.
+        key_id: Option<KeyId>,
+        /// Only those of this operation.
+        operation: Option<OperationName>,
+        /// Only those from this instant on.
+        from: Option<Timestamp>,
+        /// Only those before this instant.
+        until: Option<Timestamp>,
+        /// At most so many.
+        limit: Option<PageLimit>,
+        /// Where the page begins.
+        cursor: Option<Cursor>,
+    }
+}
+
+wire_object! {
+    /// `GET /kms/v1/ledger/consistency`
+    ConsistencyQuery {
+        /// The size of the smaller tree.
+        from: TreeSize,
+        /// The size of the larger; the newest where absent.
+        to: Option<TreeSize>,
     }
 }
 

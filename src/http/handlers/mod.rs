@@ -2,6 +2,7 @@
 
 pub(crate) mod encryption;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod operations;
 pub(crate) mod receipts;
 pub(crate) mod signing;

@@ -115,6 +115,7 @@ mod tests {
             spiffe_id: SpiffeId::parse(PEER).expect("a name"),
             public_key: None,
             not_after: "2100-01-01T00:00:00Z".parse().expect("valid"),
+            vouched_by: crate::domain::peer::VouchedBy::Platform,
         };
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(Connection {

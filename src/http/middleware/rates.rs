@@ -77,6 +77,9 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         | Operation::ListTrustAnchors
         | Operation::GetKey
         | Operation::GetReceipt
+        | Operation::ListReceipts
+        | Operation::ReadLedger
+        | Operation::ReadLedgerTile
         | Operation::Config
         | Operation::Health
         | Operation::Metrics

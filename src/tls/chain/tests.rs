@@ -64,7 +64,7 @@ impl World {
             trust_plane: &*self.trust_plane,
             now: at(self.now),
         };
-        verify(&in_force, peer.spiffe_id.scope(), leaf.der(), &sent)
+        verify(&in_force, peer.spiffe_id.scope(), leaf.der(), &sent).map(|(_, until)| until)
     }
 
     fn refusal(&self, leaf: &Issued, sent: &[&Ca]) -> Option<Refusal> {

@@ -30,6 +30,8 @@ pub(super) struct Endpoint {
     in_path: fn(&Things) -> &str,
     /// What the body has beside the scope.
     fields: fn(&Things) -> Value,
+    /// What the query has where there is no scope in it.
+    query: &'static str,
 }
 
 impl Endpoint {
@@ -41,6 +43,7 @@ impl Endpoint {
             names,
             in_path: |_| "",
             fields: |_| json!({}),
+            query: "",
         }
     }
 
@@ -54,6 +57,11 @@ impl Endpoint {
         self
     }
 
+    fn asking(mut self, query: &'static str) -> Self {
+        self.query = query;
+        self
+    }
+
     /// A request of this caller, in the scope of `asked`, for these things,
     /// with an approval or without.
     pub(super) fn request(
@@ -64,7 +72,7 @@ impl Endpoint {
         things: &Things,
         is_approved: bool,
     ) -> RequestBuilder {
-        let mut path = self.path(things);
+        let mut path = format!("{}{}", self.path(things), self.query);
         if self.method != Method::POST && self.names != Names::Nothing {
             path = format!("{path}?{}", asked.scope.query());
         }
@@ -104,6 +112,11 @@ pub(super) fn every_endpoint() -> Vec<Endpoint> {
         get("/kms/v1/keys/{key_id}", Key).at(|things| &things.pair),
         get("/kms/v1/keys/alias/{alias}", Key).at(|things| &things.alias),
         get("/kms/v1/receipts/{receipt_id}", Record).at(|things| &things.receipt),
+        get("/kms/v1/receipts", Scope),
+        get("/kms/v1/ledger/checkpoint", Nothing),
+        get("/kms/v1/ledger/consistency", Nothing).asking("?from=1"),
+        get("/kms/v1/ledger/keys", Nothing),
+        get("/kms/v1/ledger/tile/{*tile}", Nothing).at(|_| "0/000.p/1"),
         get("/kms/v1/trust-anchors", Scope),
         post("/kms/v1/keys", Scope)
             .with(|_| json!({ "key_type": "Ed25519", "key_usage": ["sign", "verify"] })),

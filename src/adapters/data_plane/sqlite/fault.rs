@@ -20,6 +20,8 @@ pub(super) enum StoreFault {
     DeadlinePassed(Duration),
     #[error("the probe did not read back what it wrote")]
     ProbeLost,
+    #[error("a read was not done within {0:?}")]
+    ReadDeadlinePassed(Duration),
     #[error("a read was cut off")]
     ReadCutOff,
     #[error("the ledger has not begun")]

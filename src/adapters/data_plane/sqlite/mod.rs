@@ -14,6 +14,7 @@ mod queue;
 mod reads;
 mod rows;
 mod usage_counters;
+mod wal;
 mod writer;
 
 #[cfg(test)]
@@ -53,6 +54,7 @@ use crate::ports::ledger_store::{
 
 pub use self::ledger::copy::LedgerCopy;
 pub use self::open::OpenError;
+pub use self::wal::Damage;
 
 /// How the store behaves.
 #[derive(Clone)]
@@ -63,6 +65,8 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// How long a caller waits for its commit.
     pub commit_deadline: Duration,
+    /// How long a caller waits for what is read from the disk.
+    pub read_deadline: Duration,
     /// Keys that are kept in memory.
     pub cached_keys: usize,
     /// Usage counters that are kept in memory while nobody uses their key.
@@ -92,6 +96,7 @@ impl Default for SqliteOptions {
             queue: 4_096,
             busy_timeout: Duration::from_secs(2),
             commit_deadline: Duration::from_secs(5),
+            read_deadline: Duration::from_secs(5),
             cached_keys: 10_000,
             idle_usage_counters: 100_000,
             on_commit: None,
@@ -142,8 +147,10 @@ impl SqliteDataPlane {
             Arc::clone(&in_memory),
             options.on_commit,
             lock,
-        )?;
-        let reads = ReadPool::open(path, options.busy_timeout)?;
+        )
+        .map_err(open::sqlite_failed(path))?;
+        let reads = ReadPool::open(path, options.busy_timeout, options.read_deadline)
+            .map_err(open::sqlite_failed(path))?;
         let jobs = JobQueue::start(options.queue, options.commit_deadline, |jobs| {
             writer.serve(jobs);
         })

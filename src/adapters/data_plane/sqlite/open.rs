@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::wal::{self, Damage, LogEnd, LogFault};
+
 /// "ZKMS" in ASCII: the `application_id` of our databases.
 const APPLICATION_ID: i64 = 0x5A4B_4D53;
 
@@ -44,6 +46,17 @@ pub enum OpenError {
     /// The file system does not do write-ahead logs, which a durable commit needs.
     #[error("{} is on a file system without write-ahead logging", .0.display())]
     NoWriteAheadLog(PathBuf),
+    /// The write-ahead log is damaged where acknowledged commits may be.
+    #[error(
+        "{}, the store's write-ahead log, is damaged: {damage}. Acknowledged commits would be lost, \
+         so nothing was changed: restore the store from its backup", path.display()
+    )]
+    DamagedLog {
+        /// The log.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+    },
     /// A file cannot be made or opened.
     #[error("cannot open {}", path.display())]
     File {
@@ -57,8 +70,14 @@ pub enum OpenError {
     #[error("cannot start the store's writer")]
     Thread(#[source] std::io::Error),
     /// SQLite failed.
-    #[error("SQLite failed to open the store")]
-    Sqlite(#[from] rusqlite::Error),
+    #[error("SQLite cannot open {}", path.display())]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
 }
 
 /// Takes the store's lock, which is held for as long as the file is open.
@@ -80,20 +99,53 @@ pub(super) fn writable_database(
     path: &Path,
     busy_timeout: Duration,
 ) -> Result<Connection, OpenError> {
+    // First of all: whoever opens the database recovers its log, and the log of a
+    // database that is not there is removed.
+    judge_log(path)?;
     // Before SQLite makes it with the process's umask; its log and shared memory
     // take over the mode.
     private_file(path)?;
     sync_folder_of(path)?;
-    let not_ours = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::NotOurs(path.to_owned()),
-        _ => OpenError::Sqlite(error),
-    };
-    let mut connection = writing_connection(path, busy_timeout).map_err(not_ours)?;
+    let mut connection = writing_connection(path, busy_timeout).map_err(sqlite_failed(path))?;
     let version = schema_version(&connection, path)?;
     // Only now, since it writes: a foreign file stays as it was.
     require_write_ahead_log(&connection, path)?;
-    migrate(&mut connection, version)?;
+    migrate(&mut connection, version).map_err(sqlite_failed(path))?;
     Ok(connection)
+}
+
+/// What SQLite's failures mean for this database.
+pub(super) fn sqlite_failed(path: &Path) -> impl Fn(rusqlite::Error) -> OpenError {
+    |source| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotOurs(path.to_owned()),
+        _ => OpenError::Sqlite {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+/// Refuses a log that SQLite would pass over in silence where something may be
+/// lost by it, and says what else it will pass over.
+fn judge_log(database: &Path) -> Result<(), OpenError> {
+    let path = wal::log_of(database);
+    match wal::judge(database) {
+        Ok(LogEnd::Whole) => Ok(()),
+        Ok(LogEnd::Torn { frames, bytes }) => {
+            // SQLite recovers the log up to its last good commit, and the writer
+            // empties the file before it takes the first job.
+            tracing::warn!(
+                file = %path.display(),
+                frames,
+                bytes,
+                "the store's log ends in a write that was cut off or failed; a commit is acknowledged \
+                 only once it is whole on the disk, so nothing of this was, and it is dropped"
+            );
+            Ok(())
+        }
+        Err(LogFault::Damaged(damage)) => Err(OpenError::DamagedLog { path, damage }),
+        Err(LogFault::Unreadable(source)) => Err(OpenError::File { path, source }),
+    }
 }
 
 /// Another connection that writes, to a database that is open already.
@@ -159,10 +211,14 @@ fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
 }
 
 pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let ask = |sql| {
+        connection
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(sqlite_failed(path))
+    };
+    let application = ask("PRAGMA application_id")?;
+    let version = ask("PRAGMA user_version")?;
+    let tables = ask("SELECT count(*) FROM sqlite_schema")?;
     let is_new = application == 0 && version == 0 && tables == 0;
     if application != APPLICATION_ID && !is_new {
         return Err(OpenError::NotOurs(path.to_owned()));
@@ -178,8 +234,9 @@ pub(super) fn schema_version(connection: &Connection, path: &Path) -> Result<i64
 }
 
 fn require_write_ahead_log(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(sqlite_failed(path))?;
     if mode.eq_ignore_ascii_case("wal") {
         Ok(())
     } else {

@@ -23,6 +23,7 @@ const CONNECTIONS: usize = 2;
 /// The connections that read.
 pub(super) struct ReadPool {
     permits: Arc<Semaphore>,
+    deadline: Duration,
     connections: Arc<Connections>,
 }
 
@@ -34,12 +35,17 @@ struct Connections {
 
 impl ReadPool {
     /// Opens the pool; the database is there.
-    pub(super) fn open(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Self> {
+    pub(super) fn open(
+        path: &Path,
+        busy_timeout: Duration,
+        deadline: Duration,
+    ) -> rusqlite::Result<Self> {
         let idle = (0..CONNECTIONS)
             .map(|_| open::reading_connection(path, busy_timeout))
             .collect::<rusqlite::Result<_>>()?;
         Ok(Self {
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            deadline,
             connections: Arc::new(Connections {
                 path: path.to_owned(),
                 busy_timeout,
@@ -48,8 +54,18 @@ impl ReadPool {
         })
     }
 
-    /// Runs a query where it may block.
+    /// Runs a query where it may block, and waits for a place and for its answer,
+    /// at most until the deadline.
     pub(super) async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreFault> {
+        tokio::time::timeout(self.deadline, self.read_unhurried(query))
+            .await
+            .unwrap_or(Err(StoreFault::ReadDeadlinePassed(self.deadline)))
+    }
+
+    async fn read_unhurried<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreFault> {

@@ -77,7 +77,11 @@ impl Writer {
             _lock: lock,
         };
         writer.read_key_counts()?;
-        writer.truncate_log(busy_timeout);
+        // The log may hold a commit that failed to become durable before the last
+        // process died, and that is good to read all the same. Nothing is built on
+        // it before the database has it: a later success of the disk would not
+        // cover it.
+        writer.try_truncate_log(busy_timeout)?;
         Ok(writer)
     }
 
@@ -420,11 +424,17 @@ impl Writer {
     }
 
     /// Moves the write-ahead log into the database and empties it, if an erased
-    /// secret may be in it. Where a reader holds it up, every later commit tries
-    /// again, without waiting.
+    /// secret may be in it. Where a reader or the disk holds it up, every later
+    /// commit tries again, without waiting.
     fn truncate_log(&mut self, wait: Duration) {
+        if let Err(error) = self.try_truncate_log(wait) {
+            tracing::warn!(%error, "the store's log cannot be emptied");
+        }
+    }
+
+    fn try_truncate_log(&mut self, wait: Duration) -> rusqlite::Result<()> {
         if !self.log_holds_secret {
-            return;
+            return Ok(());
         }
         let is_busy = self.connection.busy_timeout(wait).and_then(|()| {
             self.connection
@@ -432,16 +442,15 @@ impl Writer {
                     row.get::<_, bool>(0)
                 })
         });
-        match is_busy {
-            Ok(false) => self.log_holds_secret = false,
-            Ok(true) => {
-                tracing::warn!("another connection holds up the emptying of the store's log")
-            }
-            Err(error) => tracing::warn!(%error, "the store's log cannot be emptied"),
-        }
         if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {
             tracing::error!(%error, "the store's busy timeout cannot be set");
         }
+        if is_busy? {
+            tracing::warn!("another connection holds up the emptying of the store's log");
+        } else {
+            self.log_holds_secret = false;
+        }
+        Ok(())
     }
 }
 

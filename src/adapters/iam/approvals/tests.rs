@@ -107,6 +107,7 @@ impl Desk {
                 spiffe_id: SpiffeId::parse(PEER).expect("a name"),
                 public_key,
                 not_after: self.clock.now().plus(Period::days(1)),
+                vouched_by: crate::domain::peer::VouchedBy::Platform,
             }),
             Some("carol".to_owned()),
         );

@@ -73,6 +73,7 @@ impl Gate {
             spiffe_id: SpiffeId::parse(PEER).expect("a name"),
             public_key: None,
             not_after: self.clock.now().plus(Period::seconds(60)),
+            vouched_by: crate::domain::peer::VouchedBy::Platform,
         })
     }
 

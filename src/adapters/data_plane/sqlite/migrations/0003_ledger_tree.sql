@@ -11,7 +11,8 @@ INSERT INTO scopes (tenant_id, environment, plane)
     SELECT DISTINCT tenant_id, environment, plane FROM receipts;
 
 -- The ledger: seq is the leaf's index, dense from 0. What receipts are looked for
--- by stands beside the leaf; the leaf is what counts.
+-- by stands beside the leaf; the leaf is what counts. It fits into the two bytes that
+-- a bundle of entries has for its length (C2SP tlog-tiles).
 CREATE TABLE receipts_3 (
     seq        INTEGER PRIMARY KEY,
     receipt_id BLOB NOT NULL CHECK (length(receipt_id) = 16),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Folder, enqueue, is_unavailable, one_receipt, start};
 use crate::adapters::data_plane::conformance::{
-    changes, insert, now, receipt_in, revocation, scope, stored_key, use_of,
+    changes, insert, now, receipt_in, revocation, scope, stored_key, tree_over_leaves, use_of,
 };
 use crate::adapters::data_plane::sqlite::SqliteOptions;
 use crate::domain::algorithm::KeyType;
@@ -145,6 +145,39 @@ async fn a_caller_waits_no_longer_than_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_read_is_waited_for_no_longer_than_the_deadline() {
+    let folder = Folder::new();
+    let store = folder.open_with(SqliteOptions {
+        read_deadline: Duration::from_millis(20),
+        ..SqliteOptions::default()
+    });
+    let mut disk = Vec::new();
+    // As long as there are connections a query is begun, and the disk hangs.
+    for _ in 0..2 {
+        let (answer, hangs) = std::sync::mpsc::channel::<()>();
+        disk.push(answer);
+        let read = store.reads.read(move |_| {
+            // An error means that the disk has answered.
+            let _ = hangs.recv();
+            Ok(())
+        });
+        let refused = read.await.expect_err("it hangs");
+        assert!(refused.to_string().contains("20ms"), "{refused}");
+    }
+    // Then it is a connection that is waited for.
+    assert!(store.newest_receipt().await.is_err());
+    assert!(store.all_trust_anchors().await.is_err());
+    store.commit(one_receipt()).await.expect("writing goes on");
+    drop(disk);
+    let newest = loop {
+        if let Ok(newest) = store.newest_receipt().await {
+            break newest;
+        }
+    };
+    assert_eq!(newest.expect("kept").leaf_index, 0);
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let folder = Folder::new();
     let (store, gate) = folder.open_gated(SqliteOptions {
@@ -227,6 +260,7 @@ async fn a_batch_fails_whole_and_the_next_one_succeeds(sabotage: &str, repair: &
     let newest = store.newest_receipt().await.expect("available");
     assert_eq!(newest.expect("kept").leaf_index, 3);
     assert_eq!(store.ledger_size(), 4);
+    assert_eq!(store.ledger_head().tree, tree_over_leaves(&store).await);
     let active = store.key_counts().get(KeyType::Ed25519, KeyState::Active);
     assert_eq!(active, 2);
 }

@@ -3,7 +3,9 @@
 
 mod durability;
 mod faults;
+mod ledger;
 mod schema;
+mod wal;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -166,7 +166,7 @@ async fn whatever_is_done_to_receipts_and_tiles_is_found_where_it_was_done() {
         (changed(7), 7, "receipt 7 does not bear a good signature"),
         (changed(299), 299, "receipt 299 does not bear a good"),
         (
-            "UPDATE receipts SET leaf = leaf || x'0A' WHERE seq = 8".to_owned(),
+            "UPDATE receipts SET leaf = CAST(leaf || x'0A' AS BLOB) WHERE seq = 8".to_owned(),
             8,
             "receipt 8 is not a receipt in its canonical form",
         ),
@@ -271,7 +271,8 @@ async fn checkpoints_that_were_dropped_or_altered_are_found() {
             "kept checkpoint number 2 is missing",
         ),
         (
-            "UPDATE checkpoints SET note = replace(note, 'A', 'B') WHERE number = 2",
+            "UPDATE checkpoints SET note = replace(note, 'kms' || char(10) || '1', \
+             'kms' || char(10) || '2') WHERE number = 2",
             "is not signed by the ledger's key",
         ),
         (
@@ -374,7 +375,11 @@ fn what_cannot_be_read_or_is_asked_wrongly_is_told_by_the_exit_code() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = verify(folder.path(), &[]);
     assert_eq!(missing.code, Some(1));
-    assert!(missing.stderr.contains("kms.db: No such file"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("kms.db: No such file"),
+        "{}",
+        missing.stderr
+    );
     let elsewhere = verify(folder.path(), &["--data-dir", "/nowhere"]);
     assert_eq!(elsewhere.code, Some(1));
     assert!(elsewhere.stderr.contains("/nowhere/kms.db"));
@@ -383,7 +388,10 @@ fn what_cannot_be_read_or_is_asked_wrongly_is_told_by_the_exit_code() {
     assert!(since.stderr.contains("nothing: No such file"));
     for arguments in [
         &["--public-key", "kms"][..],
-        &["--public-key", "other+f2ae8ab1+AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"],
+        &[
+            "--public-key",
+            "other+f2ae8ab1+AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB",
+        ],
         &["--url", "http://127.0.0.1:1", "--data-dir", "."],
         &["--cert", "x"],
         &["--url", "http://127.0.0.1:1", "--cert", "x"],

@@ -12,7 +12,7 @@ use crate::ledger::checkpoint_of;
 use crate::support::{KmsProcess, TestKms, UNTHROTTLED, eventually, leaves, open_store, text};
 
 /// The folder of a service that left so many receipts and stopped.
-async fn used_folder(receipts: usize) -> TempDir {
+pub(crate) async fn used_folder(receipts: usize) -> TempDir {
     let kms = TestKms::start_with(&UNTHROTTLED).await;
     kms.leave_receipts(receipts).await;
     kms.stop().await
@@ -35,7 +35,7 @@ fn refused(folder: &Path, words: &[&str]) {
 }
 
 /// Changes the store as somebody with the file would, whatever the triggers say.
-fn tamper(folder: &Path, statements: &str) {
+pub(crate) fn tamper(folder: &Path, statements: &str) {
     let store = open_store(folder);
     let mut triggers = store
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")

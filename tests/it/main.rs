@@ -32,6 +32,7 @@ mod isolation;
 mod key_usage;
 mod keys;
 mod ledger;
+mod ledger_audit;
 mod ledger_start;
 mod lifecycle;
 mod lifecycle_races;

@@ -11,7 +11,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
-use self::keys::KeyLine;
+use self::keys::{KeyLine, is_signed_by};
 use self::signatures::SignatureBatch;
 use crate::domain::ledger::{
     Checkpoint, CompleteTile, LedgerFlaw, SignedNote, TILE_WIDTH, TileId, Tree, TreeHash,
@@ -31,11 +31,11 @@ pub struct Claims<'a> {
     pub head: Option<&'a str>,
     /// How many receipts there are.
     pub size: u64,
-    /// The keys that the auditor trusts, one of which has to have signed; none where
-    /// the ledger's own are taken.
+    /// The keys that the auditor trusts, of which the ledger has to have one; none
+    /// where its own are taken.
     pub trusted: &'a [VerifierKey],
     /// A checkpoint that the auditor kept.
-    pub since: Option<&'a SignedNote>,
+    pub since: Option<(&'a SignedNote, Checkpoint)>,
 }
 
 /// The check of one ledger, as far as it has got.
@@ -85,7 +85,7 @@ impl Auditor {
     pub fn new(claims: Claims<'_>) -> Result<Self, LedgerFlaw> {
         let keys = KeyLine::new(claims.keys)?;
         let size = claims.size;
-        if !claims.trusted.is_empty() && !keys.holds_one_of(claims.trusted) {
+        if !claims.trusted.is_empty() && !keys.has_one_of(claims.trusted) {
             return Err(LedgerFlaw::KeyUntrusted);
         }
         let head = match claims.head {
@@ -95,17 +95,22 @@ impl Auditor {
                 .ok_or(LedgerFlaw::CheckpointForged { size }),
         };
         let signed = head.map_or(size, |head| head.size);
-        let since = match claims.since {
-            None => None,
-            Some(note) => Some(read_since(note, &keys, claims.trusted)?),
-        };
-        if let Some(since) = since
-            && since.size > signed
-        {
-            return Err(LedgerFlaw::Older {
-                known: since.size,
-                kept: signed,
-            });
+        if let Some((note, since)) = claims.since {
+            let is_genuine =
+                keys.signed(note) || claims.trusted.iter().any(|key| is_signed_by(key, note));
+            let foreign = LedgerFlaw::GivenForeign { size: since.size };
+            if !is_genuine {
+                return Err(foreign);
+            }
+            if since.size > signed {
+                return Err(LedgerFlaw::Older {
+                    known: since.size,
+                    kept: signed,
+                });
+            }
+            if !keys.goes_on_from(note, since.size) {
+                return Err(foreign);
+            }
         }
         let flaw_at_end = match head {
             Err(flaw) => Some(flaw),
@@ -121,7 +126,7 @@ impl Auditor {
             flaw_at_end,
             tree: Tree::new(),
             expected: BTreeMap::new(),
-            since,
+            since: claims.since.map(|(_, since)| since),
             held: 0,
             checkpoints: 0,
             last_checkpoint: 0,
@@ -367,23 +372,6 @@ impl Auditor {
             }
         }
         Ok(self.reach()?)
-    }
-}
-
-/// What the checkpoint says that the auditor kept, if it is one of this ledger's
-/// or signed by a key that the auditor trusts.
-fn read_since(
-    note: &SignedNote,
-    keys: &KeyLine,
-    trusted: &[VerifierKey],
-) -> Result<Checkpoint, LedgerFlaw> {
-    let checkpoint = Checkpoint::from_text(&note.text);
-    let size = checkpoint.map_or(0, |checkpoint| checkpoint.size);
-    let is_trusted = trusted.iter().any(|key| keys::is_signed_by(key, note));
-    match (keys.read_checkpoint(&note.to_string()), checkpoint) {
-        (Some(checkpoint), _) => Ok(checkpoint),
-        (None, Ok(checkpoint)) if is_trusted => Ok(checkpoint),
-        _ => Err(LedgerFlaw::GivenForeign { size }),
     }
 }
 

@@ -125,7 +125,14 @@ impl LedgerSource for RemoteLedger {
             width: in_bundle as usize,
         };
         let Some(body) = self.get(&path, LONGEST_BUNDLE)? else {
-            return Ok(Stretch::Leaves(Vec::new()));
+            // Moved to an archive, as far as the service says.
+            return Ok(Stretch::Away {
+                end: index * width + in_bundle,
+                file: format!(
+                    "those that {} has no longer",
+                    self.client.address("tile/entries/")
+                ),
+            });
         };
         let leaves = decode::bundle(&body)
             .filter(|leaves| leaves.len() as u64 == in_bundle)

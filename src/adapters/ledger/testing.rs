@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use super::signer::LedgerSigner;
-use crate::domain::ledger::{
-    Checkpoint, NoteSignature, ORIGIN, SignedNote, TileId, Tree, TreeHash, VerifierKey,
-};
+use super::signer::{LedgerSigner, NextKey};
+use crate::adapters::secret_file;
+use crate::domain::ledger::{Checkpoint, SignedNote, TileId, Tree, TreeHash, VerifierKey};
 use crate::domain::receipt::tests::receipt;
+use crate::domain::secret::SecretBytes;
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_source::{KeptCheckpoint, LedgerSource, SourceFault, Stretch};
 use crate::ports::ledger_store::LedgerKey;
@@ -36,18 +36,18 @@ pub(super) fn signed_by(signer: &LedgerSigner) -> Vec<u8> {
     signer.sign(receipt()).expect("signed").leaf
 }
 
-/// The signature lines of several notes of one text under it.
-pub(super) fn merged(notes: &[SignedNote]) -> SignedNote {
-    let signatures: Vec<NoteSignature> = notes
-        .iter()
-        .flat_map(|note| note.signatures.clone())
-        .collect();
-    SignedNote {
-        text: notes[0].text.clone(),
-        signatures,
-    }
+/// The note by which the key with seed `to` takes over from that with seed `from`.
+pub(super) fn handover(from: u8, to: u8, checkpoint: &Checkpoint) -> SignedNote {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("next");
+    let seed = SecretBytes::take_from(&mut [to; 32]);
+    secret_file::create(&path, &seed).expect("written");
+    let signer = signer(from);
+    assert_eq!(signer.load_next(&path).expect("readable"), NextKey::Waits);
+    signer.begin_handover(checkpoint).expect("a key waits").note
 }
 
+/// The verifier key of the signer with this seed.
 pub(super) fn verifier(seed: u8) -> VerifierKey {
     signer(seed).verifier_key()
 }
@@ -130,7 +130,7 @@ impl MemoryLedger {
 
     /// Lets another key take over.
     pub(super) fn hand_over(&mut self, from: u8, to: u8) {
-        let note = handover(&self.tree.checkpoint(), from, to);
+        let note = handover(from, to, &self.tree.checkpoint());
         self.keys.push(LedgerKey {
             public_key: signer(to).public_key(),
             from_size: self.tree.size(),
@@ -158,12 +158,15 @@ impl MemoryLedger {
     }
 }
 
-/// A checkpoint of some size and a root of its own, signed.
-pub(super) fn foreign_note(seed: u8, size: u64) -> SignedNote {
+/// A checkpoint of a ledger that nobody has.
+pub(super) fn foreign(size: u64) -> Checkpoint {
     let root = TreeHash::of_leaf(b"foreign");
-    let note = signer(seed).sign_checkpoint(&Checkpoint { size, root });
-    assert!(note.text.starts_with(ORIGIN));
-    note
+    Checkpoint { size, root }
+}
+
+/// The same, signed.
+pub(super) fn foreign_note(seed: u8, size: u64) -> SignedNote {
+    signer(seed).sign_checkpoint(&foreign(size))
 }
 
 impl LedgerSource for MemoryLedger {
@@ -209,13 +212,4 @@ impl LedgerSource for MemoryLedger {
             true => Err(SourceFault::new("written meanwhile")),
         }
     }
-}
-
-/// The checkpoint by which one key takes over from another.
-pub(super) fn handover(checkpoint: &Checkpoint, from: u8, to: u8) -> SignedNote {
-    let text = checkpoint.handover_text(&verifier(to));
-    merged(&[
-        signer(from).sign_text(text.clone()),
-        signer(to).sign_text(text),
-    ])
 }

@@ -31,9 +31,9 @@ pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     service: Service,
 
-    /// The key that signs the ledger (name+hash+key), as you have it from
-    /// somewhere else. After a change of keys, the newest that you know; may be
-    /// given more than once.
+    /// A key that signs or has signed the ledger (name+hash+key), as you have it
+    /// from somewhere else: the newest that you know. May be given more than once;
+    /// one of them has to be the ledger's.
     #[arg(long, value_name = "VKEY", value_parser = verifier_key)]
     public_key: Vec<VerifierKey>,
 
@@ -142,13 +142,12 @@ fn read(path: Option<&Path>) -> Result<Option<Vec<u8>>, ExitCode> {
 }
 
 fn warn_of_own_keys(report: &AuditReport) {
-    let newest = report.keys.last().map(ToString::to_string);
     let first = report.keys.first().map(ToString::to_string);
     complain(format_args!(
-        "warning: the keys were taken from the ledger itself, which proves only that it agrees \
-         with itself. Compare its first key, {}, and give --public-key {}",
-        first.unwrap_or_default(),
-        newest.unwrap_or_default()
+        "warning: no --public-key was given, so the keys were taken from the ledger itself, which \
+         proves only that it agrees with itself. Its first key, to compare with one that you have \
+         from elsewhere: {}",
+        first.unwrap_or_default()
     ));
 }
 
@@ -158,7 +157,7 @@ fn print(report: &AuditReport, out: &mut impl Write) -> io::Result<()> {
     if report.by_tree_alone > 0 {
         writeln!(
             out,
-            "verified by the tree alone: {} receipts in archives that are not there: {}",
+            "verified by the tree alone: {} receipts that are not there to be read: {}",
             report.by_tree_alone,
             report.away.join(", ")
         )?;

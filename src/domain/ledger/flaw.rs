@@ -84,8 +84,9 @@ pub enum LedgerFlaw {
         /// Its number, from 1.
         number: u64,
     },
-    /// The given checkpoint is not one of this ledger's.
-    #[error("the given checkpoint of {size} receipts is not signed by a key of this ledger")]
+    /// The given checkpoint is not one of this ledger's: signed by another key, or
+    /// naming another that took over.
+    #[error("the given checkpoint of {size} receipts is not signed by the keys of this ledger")]
     GivenForeign {
         /// What it is of.
         size: u64,
@@ -119,7 +120,7 @@ pub enum LedgerFlaw {
         /// Which key, from 0 for the first.
         number: usize,
     },
-    /// The key that signs is none that the auditor trusts.
+    /// None of the ledger's keys is one that the auditor trusts.
     #[error("the ledger is not signed by a given public key")]
     KeyUntrusted,
 }

@@ -52,11 +52,26 @@ impl KeyLine {
             .map(|one| VerifierKey::new(ORIGIN, one.key.public_key))
     }
 
-    /// Whether one of these is in the line. It vouches for those before it, since it
-    /// signed over all that they did, and for those behind it, since each names the
-    /// next one in the checkpoint by which that takes over.
-    pub(super) fn holds_one_of(&self, trusted: &[VerifierKey]) -> bool {
+    /// Whether one of the keys is among these. It vouches for those before it, since
+    /// it signed over all that they did, and for those behind it, since each key
+    /// names the next.
+    pub(super) fn has_one_of(&self, trusted: &[VerifierKey]) -> bool {
         self.verifier_keys().any(|key| trusted.contains(&key))
+    }
+
+    /// Whether any of the keys signed this note.
+    pub(super) fn signed(&self, note: &SignedNote) -> bool {
+        self.verifier_keys().any(|key| is_signed_by(&key, note))
+    }
+
+    /// Whether the key that the note names as the next one is the next one. Whoever
+    /// has a key that was replaced could go on with it from there.
+    pub(super) fn goes_on_from(&self, note: &SignedNote, size: u64) -> bool {
+        Checkpoint::next_key(&note.text).is_none_or(|next| {
+            let mut behind_first = self.0.iter().skip(1);
+            behind_first
+                .any(|one| one.key.from_size == size && one.key.public_key == *next.public_key())
+        })
     }
 
     /// The key that has to have signed the receipt at this place.
@@ -79,11 +94,11 @@ impl KeyLine {
             .zip(ends.chain([u64::MAX]))
             .filter(|(one, end)| (one.key.from_size..=*end).contains(&checkpoint.size))
             .any(|(one, _)| is_note_signed(&one.key.public_key, &note));
-        is_signed.then_some(checkpoint)
+        (is_signed && self.goes_on_from(&note, checkpoint.size)).then_some(checkpoint)
     }
 
     /// Where each key but the first took over, and the checkpoint by which it did,
-    /// if that names it and both keys signed it.
+    /// if both keys signed it.
     pub(super) fn handovers(&self) -> impl Iterator<Item = (u64, Result<Checkpoint, LedgerFlaw>)> {
         self.0.windows(2).enumerate().map(|(number, pair)| {
             let [before, key] = pair else {
@@ -101,16 +116,14 @@ pub(super) fn is_signed_by(key: &VerifierKey, note: &SignedNote) -> bool {
     key.name() == ORIGIN && is_note_signed(key.public_key(), note)
 }
 
+/// The checkpoint by which one key names the next, signed by both.
 fn read_handover(before: &LedgerKey, key: &LedgerKey) -> Option<Checkpoint> {
     let note: SignedNote = key.handover.as_deref()?.parse().ok()?;
     let checkpoint = Checkpoint::from_text(&note.text).ok()?;
+    let next = VerifierKey::new(ORIGIN, key.public_key);
     let is_signed_by_both = [before, key]
         .iter()
         .all(|one| is_note_signed(&one.public_key, &note));
-    // Without the name any checkpoint of the key before would do, with one more
-    // signature under it.
-    let is_named = Checkpoint::next_key(&note.text)
-        .is_some_and(|named| named == VerifierKey::new(ORIGIN, key.public_key));
-    let is_in_place = checkpoint.size == key.from_size;
-    (is_signed_by_both && is_named && is_in_place).then_some(checkpoint)
+    let is_handover = note.text == checkpoint.handover_text(&next);
+    (is_signed_by_both && is_handover && checkpoint.size == key.from_size).then_some(checkpoint)
 }

@@ -69,21 +69,27 @@ pub fn audit(
     since: Option<&str>,
     progress: &mut dyn FnMut(AuditProgress),
 ) -> Result<AuditReport, AuditFailure> {
-    let since = match since.map(str::parse::<SignedNote>) {
+    let since = match since {
         None => None,
-        Some(Ok(note)) if Checkpoint::from_text(&note.text).is_ok() => Some(note),
-        Some(_) => return Err(AuditFailure::SinceMalformed),
+        Some(text) => Some(read_note(text).ok_or(AuditFailure::SinceMalformed)?),
     };
-    let walked = walk(source, trusted, since.as_ref(), progress);
+    let since = since.as_ref().map(|(note, checkpoint)| (note, *checkpoint));
+    let walked = walk(source, trusted, since, progress);
     // A flaw that somebody wrote in between is none, and neither is its absence.
     source.settle()?;
     walked
 }
 
+fn read_note(text: &str) -> Option<(SignedNote, Checkpoint)> {
+    let note: SignedNote = text.parse().ok()?;
+    let checkpoint = Checkpoint::from_text(&note.text).ok()?;
+    Some((note, checkpoint))
+}
+
 fn walk(
     source: &mut dyn LedgerSource,
     trusted: &[VerifierKey],
-    since: Option<&SignedNote>,
+    since: Option<(&SignedNote, Checkpoint)>,
     progress: &mut dyn FnMut(AuditProgress),
 ) -> Result<AuditReport, AuditFailure> {
     let head = source.head()?;

@@ -175,6 +175,11 @@ fn client(options: &RemoteOptions) -> Result<reqwest::Client, SourceFault> {
     if let Some(pem) = &options.authorities {
         let authorities = Certificate::from_pem_bundle(pem)
             .map_err(|error| fault("the authorities are no certificates in PEM", error))?;
+        if authorities.is_empty() {
+            return Err(SourceFault::new(
+                "the authorities are no certificates in PEM",
+            ));
+        }
         builder = builder.tls_certs_only(authorities);
     }
     if let Some(pem) = &options.identity {

@@ -3,9 +3,9 @@
 
 use super::{audited, found};
 use crate::adapters::ledger::testing::{
-    MemoryLedger, handover, merged, signed_by, signer, verifier,
+    MemoryLedger, foreign, handover, signed_by, signer, verifier,
 };
-use crate::domain::ledger::{Checkpoint, LedgerFlaw, TreeHash};
+use crate::domain::ledger::{LedgerFlaw, NoteSignature, SignedNote, VerifierKey};
 
 /// Key 1 up to 300 receipts, then key 2 up to 500, then key 3.
 fn handed_over() -> MemoryLedger {
@@ -43,31 +43,84 @@ fn keys_that_take_over_without_a_receipt_between_them_verify() {
 }
 
 #[test]
-fn a_key_vouches_for_those_before_it_and_for_those_that_it_named() {
+fn any_key_vouches_for_those_before_it_and_behind_it() {
     let ledger = handed_over();
     for seed in [1, 2, 3] {
         assert!(audited(&ledger, &[verifier(seed)], None).is_ok(), "{seed}");
     }
     let untrusted = Err((LedgerFlaw::KeyUntrusted, 0, 0));
-    assert_eq!(audited(&ledger, &[verifier(4)], None), untrusted);
+    assert_eq!(audited(&ledger, &[verifier(9)], None), untrusted);
 }
 
 #[test]
-fn two_signatures_are_no_handover_to_a_key_that_is_not_named() {
-    // Whoever has any checkpoint of the old key's can sign beside it.
-    let mut forged = MemoryLedger::begun(1);
-    forged.grow(1, 300);
-    let plain = merged(&[forged.note(1), forged.note(9)]);
-    let another = handover(&forged.tree.checkpoint(), 1, 2);
-    let another = merged(&[another.clone(), signer(9).sign_text(another.text)]);
-    forged.hand_over(1, 9);
-    forged.grow(9, 50);
-    assert!(audited(&forged, &[verifier(1)], None).is_ok());
-    for note in [plain, another] {
-        forged.keys[1].handover = Some(note.to_string());
-        let flaw = LedgerFlaw::HandoverForged { number: 1 };
-        assert_eq!(found(&forged), (flaw, 300, 0));
+fn two_signatures_under_a_checkpoint_are_no_handover() {
+    let mut ledger = MemoryLedger::begun(1);
+    ledger.grow(1, 300);
+    let plain = ledger.note(1);
+    let both = SignedNote {
+        signatures: [plain.signatures, ledger.note(9).signatures].concat(),
+        text: plain.text,
+    };
+    ledger.hand_over(1, 9);
+    ledger.checkpoints.pop();
+    ledger.keys[1].handover = Some(both.to_string());
+    ledger.grow(9, 50);
+    let flaw = LedgerFlaw::HandoverForged { number: 1 };
+    assert_eq!(audited(&ledger, &[verifier(1)], None), Err((flaw, 300, 0)));
+    // A handover to one is none to another.
+    let to_another = handover(1, 2, &foreign(300));
+    ledger.keys[1].handover = Some(
+        SignedNote {
+            signatures: [
+                to_another.signatures,
+                vec![note_signature(9, &to_another.text)],
+            ]
+            .concat(),
+            text: to_another.text,
+        }
+        .to_string(),
+    );
+    assert_eq!(found(&ledger), (flaw, 300, 0));
+}
+
+/// The signature of the key with this seed under any text.
+fn note_signature(seed: u8, text: &str) -> NoteSignature {
+    use ed25519_dalek::Signer as _;
+    let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+    let name = VerifierKey::new("kms", key.verifying_key().to_bytes());
+    NoteSignature {
+        name: name.name().to_owned(),
+        key_id: name.key_id(),
+        signature: key.sign(text.as_bytes()).to_bytes().to_vec(),
     }
+}
+
+#[test]
+fn nobody_goes_on_with_a_key_that_was_replaced() {
+    let ledger = handed_over();
+    let takeover = ledger.checkpoints[1].clone();
+    assert!(audited(&ledger, &[], Some(&takeover.note)).is_ok());
+    let mut forged = MemoryLedger::begun(1);
+    let kept = ledger.leaves.range(..300).map(|(_, leaf)| leaf.clone());
+    kept.for_each(|leaf| forged.append(leaf));
+    forged.grow(1, 50);
+    assert!(audited(&forged, &[verifier(1)], None).is_ok());
+    let flaw = LedgerFlaw::GivenForeign { size: 300 };
+    let since = Some(takeover.note.as_str());
+    assert_eq!(audited(&forged, &[], since), Err((flaw, 0, 0)));
+    forged.checkpoints.push(takeover);
+    let flaw = LedgerFlaw::CheckpointForged { size: 300 };
+    assert_eq!(found(&forged), (flaw, 300, 0));
+}
+
+#[test]
+fn a_given_checkpoint_may_be_signed_by_a_later_key() {
+    let ledger = handed_over();
+    let mut earlier = MemoryLedger::begun(1);
+    let kept = ledger.leaves.range(..200).map(|(_, leaf)| leaf.clone());
+    kept.for_each(|leaf| earlier.append(leaf));
+    let since = earlier.note(3).to_string();
+    assert!(audited(&ledger, &[], Some(&since)).is_ok());
 }
 
 #[test]
@@ -144,21 +197,17 @@ fn a_handover_is_signed_by_both_keys() {
 #[test]
 fn a_handover_is_of_the_tree_that_it_names() {
     let mut ledger = handed_over();
-    let foreign = |size| Checkpoint {
-        size,
-        root: TreeHash::of_leaf(b"another tree"),
-    };
-    let note = handover(&foreign(300), 1, 2);
+    let note = handover(1, 2, &foreign(300));
     ledger.keys[1].handover = Some(note.to_string());
     let flaw = LedgerFlaw::RootDiffers { size: 300 };
     assert_eq!(found(&ledger), (flaw, 0, 0));
-    let note = handover(&foreign(299), 1, 2);
+    let note = handover(1, 2, &foreign(299));
     ledger.keys[1].handover = Some(note.to_string());
     let flaw = LedgerFlaw::HandoverForged { number: 1 };
     assert_eq!(found(&ledger), (flaw, 300, 0));
     // A handover that is still to come.
     let mut ledger = handed_over();
-    let note = handover(&foreign(601), 3, 4);
+    let note = handover(3, 4, &foreign(601));
     ledger.keys.push(crate::ports::ledger_store::LedgerKey {
         public_key: signer(4).verifier_key().public_key().to_owned(),
         from_size: 601,

@@ -1,7 +1,7 @@
 # `make test` is what continuous integration runs. It needs Rust; curl and openssl it
 # installs where they are missing (Debian, as root).
 
-.PHONY: test tools lint unit docs release bench image
+.PHONY: test tools lint unit docs release bench crash image
 
 test: tools lint unit docs release
 
@@ -26,6 +26,14 @@ release:
 
 bench:
 	cargo bench --locked --bench http
+
+# Kills the service so many times under load, and holds it to what it acknowledged.
+# A failure names its seed: `make crash ROUNDS=300 SEED=…` makes the same choices.
+# With `PROFILE=--release` it crashes in faster code.
+ROUNDS ?= 100
+crash:
+	KMS_CRASH_ROUNDS=$(ROUNDS) $(if $(SEED),KMS_CRASH_SEED=$(SEED)) \
+	  cargo test --locked $(PROFILE) --test it crash:: -- --nocapture
 
 image:
 	docker build --tag kms .

@@ -22,8 +22,9 @@ use crate::domain::secret::SecretBytes;
 ///
 /// **What is atomic:** `generate` leaves a whole, proven key or nothing. A key
 /// that was generated and then not stored must be given to [`discard`], before
-/// the failure is answered. [`erase`] runs after the store has forgotten the
-/// handle, and doing it twice is no error.
+/// the refusal is answered; where nobody knows whether it was stored, as soon as
+/// the store has told that it was not. [`erase`] runs after the store has forgotten
+/// the handle, and doing it twice is no error.
 ///
 /// **What must not be logged:** key material, data, plaintext, signatures made
 /// for callers, PINs; handles only by length.

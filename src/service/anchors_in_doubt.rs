@@ -5,52 +5,29 @@
 //! may or may not be kept. Nobody is left to draw the consequence then, so the
 //! anchor is noted here, and the next probe that finds the store well asks it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::KmsService;
+use super::doubts::Doubts;
 use crate::domain::ids::TrustAnchorId;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::{DataPlane, Unavailable};
 use crate::ports::trust_plane::TrustPlane;
 
-/// Far more changes than anyone makes between two probes. Beyond it new ones wait
-/// for the next start, which puts in force what is kept.
-const MOST_DOUBTS: usize = 10_000;
-
 /// An anchor of which nobody knows whether it is kept.
-type Doubt = (Scope, TrustAnchorId);
+pub(super) type Doubt = (Scope, TrustAnchorId);
 
-/// The anchors in doubt.
-#[derive(Default)]
-pub(super) struct AnchorsInDoubt(Mutex<Vec<Doubt>>);
-
-impl AnchorsInDoubt {
-    fn note(&self, doubt: Doubt) {
-        let mut doubts = self.lock();
-        if doubts.len() < MOST_DOUBTS {
-            doubts.push(doubt);
-        } else {
-            tracing::error!(
-                trust_anchor_id = %doubt.1,
-                "too many unfinished changes of trust anchors: the next start settles this one"
-            );
-        }
-    }
-
-    fn take(&self) -> Vec<Doubt> {
-        std::mem::take(&mut self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Doubt>> {
-        // A list is whole after every step, whoever panicked elsewhere.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+fn note(in_doubt: &Doubts<Doubt>, doubt: Doubt) {
+    if let Err(doubt) = in_doubt.note(doubt) {
+        tracing::error!(
+            trust_anchor_id = %doubt.1,
+            "too many unfinished changes of trust anchors: the next start settles this one"
+        );
     }
 }
 
 /// A change of an anchor that is being kept. Dropped before it is settled, by
 /// whatever cut it short, it leaves the anchor in doubt.
 pub(super) struct UnsettledChange<'a> {
-    in_doubt: &'a AnchorsInDoubt,
+    in_doubt: &'a Doubts<Doubt>,
     trust_plane: &'a dyn TrustPlane,
     is_removal: bool,
     doubt: Option<Doubt>,
@@ -73,7 +50,7 @@ impl Drop for UnsettledChange<'_> {
         if self.is_removal {
             self.trust_plane.dismiss(doubt.1);
         }
-        self.in_doubt.note(doubt);
+        note(self.in_doubt, doubt);
     }
 }
 
@@ -130,7 +107,7 @@ impl SettlingRound<'_> {
 impl Drop for SettlingRound<'_> {
     fn drop(&mut self) {
         for doubt in self.doubts.drain(..) {
-            self.service.anchors_in_doubt.note(doubt);
+            note(&self.service.anchors_in_doubt, doubt);
         }
     }
 }

@@ -151,7 +151,8 @@ impl KmsService {
     /// With a store that is well, settles what became of unfinished changes.
     pub async fn probe_health(&self) -> Arc<HealthReport> {
         let data_plane = &self.ports.data_plane;
-        let settling = self.begin_settling();
+        let anchors_in_doubt = self.begin_settling();
+        let keys_in_doubt = self.begin_settling_keys();
         let (hsm, store, newest, anchors) = tokio::join!(
             deadline(self.ports.hsm.self_test()),
             deadline(data_plane.probe_write()),
@@ -161,7 +162,9 @@ impl KmsService {
         self.metrics.set_hsm_available(hsm.is_ok());
         if store.is_ok() {
             // Late or not, the report does not wait for it any longer.
-            let _ = tokio::time::timeout(CHECK_DEADLINE, settling.settle()).await;
+            let settling =
+                async { tokio::join!(anchors_in_doubt.settle(), keys_in_doubt.settle()) };
+            let _ = tokio::time::timeout(CHECK_DEADLINE, settling).await;
         }
         let ledger = newest.and_then(|newest| match newest {
             Some(receipt) if !self.ports.ledger.is_genuine(&receipt.leaf) => {

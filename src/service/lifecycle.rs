@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::approvals::{already_used, spend};
+use super::keys_in_doubt::{LooseEnd, UnsettledKey};
 use super::pipeline::{RefusedSubject, hsm_failure, store_away};
 use super::{KmsService, RequestContext};
 use crate::domain::algorithm::KeyType;
@@ -22,7 +23,6 @@ use crate::domain::receipt::{KmsContext, ReceiptAlgorithm, ReceiptOperation, Sig
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::ports::data_plane::{Change, CommitError, Conflict, Transaction};
-use crate::ports::hsm::GeneratedKey;
 
 /// A key to be made.
 pub struct GenerateKeyRequest {
@@ -158,11 +158,11 @@ impl KmsService {
         let receipt_id = receipt.receipt_id;
         let new_key = StoredKey {
             record: record.clone(),
-            handle: Some(made.generated.handle.clone()),
+            handle: made.unsettled.new_handle().cloned(),
         };
         let mut changes = vec![Change::InsertKey(new_key)];
         changes.extend(spend(grants));
-        self.keep_new_key(changes, receipt, made.generated).await?;
+        self.keep_step(changes, receipt, made.unsettled).await?;
         Ok(Generated { record, receipt_id })
     }
 
@@ -235,11 +235,11 @@ impl KmsService {
             Change::UpdateKey(replaced.clone()),
             Change::InsertKey(StoredKey {
                 record: new.clone(),
-                handle: Some(made.generated.handle.clone()),
+                handle: made.unsettled.new_handle().cloned(),
             }),
         ];
         changes.extend(spend(grants));
-        self.keep_new_key(changes, receipt, made.generated).await?;
+        self.keep_step(changes, receipt, made.unsettled).await?;
         Ok(Rotated {
             old: replaced,
             new,
@@ -295,15 +295,13 @@ impl KmsService {
         let receipt_id = receipt.receipt_id;
         let mut changes = vec![Change::UpdateKey(record.clone())];
         changes.extend(spend(grants));
-        self.keep(changes, receipt).await?;
+        let end = LooseEnd::Revoking(permit);
+        let unsettled = self.unsettled_key(&record.scope, record.key_id, end);
+        let end = self.keep_step(changes, receipt, unsettled).await?;
         // The store has forgotten the handle, so the key is unusable already;
         // what is left is the backend's own copy.
-        if let Err(error) = self.ports.hsm.erase(&permit).await {
-            tracing::error!(
-                key_id = %record.key_id,
-                error = &error as &dyn std::error::Error,
-                "a revoked key could not be erased in the HSM"
-            );
+        if let Some(LooseEnd::Revoking(permit)) = end {
+            self.erase(record.key_id, &permit).await;
         }
         Ok(Revoked {
             record,
@@ -319,7 +317,7 @@ impl KmsService {
         permit: &GeneratePermit,
         key_usage: KeyUsageSet,
         access_policy: AccessPolicy,
-    ) -> Result<MadeKey, Failure> {
+    ) -> Result<MadeKey<'_>, Failure> {
         let key_id = KeyId::generate();
         let key_type = permit.key_type();
         let hsm = &self.ports.hsm;
@@ -359,26 +357,28 @@ impl KmsService {
             revoked_at: None,
             revocation_reason: None,
         };
-        Ok(MadeKey { record, generated })
+        let unsettled = self.unsettled_key(&record.scope, key_id, LooseEnd::Made(generated));
+        Ok(MadeKey { record, unsettled })
     }
 
-    /// Keeps a transaction that contains a new key, or discards the key.
-    async fn keep_new_key(
+    /// Keeps a step in a key's life, and answers what is left to do in the backend.
+    async fn keep_step(
         &self,
         changes: Vec<Change>,
         receipt: SignedReceipt,
-        generated: GeneratedKey,
-    ) -> Result<(), Failure> {
-        let kept = self.keep(changes, receipt).await;
-        if kept.is_err()
-            && let Err(error) = self.ports.hsm.discard(generated).await
-        {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a key that was not stored could not be discarded in the HSM"
-            );
+        unsettled: UnsettledKey<'_>,
+    ) -> Result<Option<LooseEnd>, Failure> {
+        match self.keep(changes, receipt).await {
+            Ok(()) => Ok(unsettled.settled()),
+            // Kept or not: the key stays in doubt until the store tells.
+            Err(away @ Failure::NotKept(_)) => Err(away),
+            Err(failure) => {
+                if let Some(LooseEnd::Made(generated)) = unsettled.settled() {
+                    self.discard(generated).await;
+                }
+                Err(failure)
+            }
         }
-        kept
     }
 
     async fn keep(&self, changes: Vec<Change>, receipt: SignedReceipt) -> Result<(), Failure> {
@@ -436,9 +436,10 @@ impl KmsService {
     }
 }
 
-struct MadeKey {
+struct MadeKey<'a> {
     record: KeyRecord,
-    generated: GeneratedKey,
+    /// The key itself, which leaves the backend unless it is kept.
+    unsettled: UnsettledKey<'a>,
 }
 
 fn refused_key<'a>(key: &KeyRef, found: Option<&'a StoredKey>) -> RefusedSubject<'a> {

@@ -6,9 +6,11 @@
 
 mod anchors_in_doubt;
 mod approvals;
+mod doubts;
 mod encryption;
 mod health;
 mod keys;
+mod keys_in_doubt;
 mod ledger;
 mod lifecycle;
 mod pipeline;
@@ -80,7 +82,8 @@ pub struct KmsService {
     ports: Ports,
     policy: ServicePolicy,
     health: health::HealthBoard,
-    anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt,
+    anchors_in_doubt: doubts::Doubts<anchors_in_doubt::Doubt>,
+    keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     metrics: Arc<Metrics>,
 }
 
@@ -102,7 +105,8 @@ impl KmsService {
             ports,
             policy,
             health: health::HealthBoard::default(),
-            anchors_in_doubt: anchors_in_doubt::AnchorsInDoubt::default(),
+            anchors_in_doubt: doubts::Doubts::default(),
+            keys_in_doubt: doubts::Doubts::default(),
             metrics,
         }
     }

@@ -3,13 +3,18 @@
 
 mod anchors;
 mod approvals;
+mod faults;
+mod hsm;
+mod store;
+mod whole;
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::hsm::BookkeepingHsm;
+use self::store::{EventfulStore, Next};
 use super::*;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
@@ -22,197 +27,16 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::caller::Reach;
 use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
-use crate::domain::key::{KeyState, RevocationReason, StoredKey};
+use crate::domain::key::{KeyState, RevocationReason};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
-use crate::domain::ledger::{Checkpoint, SignedNote, TileId, TreeHash};
+use crate::domain::ledger::{Checkpoint, SignedNote};
 use crate::domain::policy::{AccessPolicyChoice, ApprovalGroup, RotationSchedule};
 use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::time::Period;
-use crate::domain::trust_anchor::TrustAnchor;
-use crate::domain::usage::UsageCounter;
-use crate::ports::data_plane::{
-    AnchorPage, AnchorQuery, Change, CommitError, KeyPage, KeyQuery, Transaction, Unavailable,
-};
+use crate::ports::data_plane::{Change, Transaction};
 use crate::ports::ledger::{Handover, LedgerError};
-use crate::ports::ledger_store::{
-    KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
-};
-
-/// What happens when the next transaction is to be kept.
-enum Next {
-    /// The store fails.
-    Fail,
-    /// The store does it, and fails to say so.
-    KeepAndFail,
-    /// The store does it, and never says so.
-    Stall,
-    /// The store does it, and somebody removes the anchor at once.
-    ThenAnchorGone,
-    /// Somebody else's transaction comes first.
-    After(Transaction),
-}
-
-/// A store in which things happen at the worst moment.
-struct EventfulStore {
-    store: MemoryDataPlane,
-    next: Mutex<Option<Next>>,
-}
-
-impl EventfulStore {
-    fn next(&self, next: Next) {
-        *self.next.lock().unwrap() = Some(next);
-    }
-
-    async fn leaves(&self, scope: &Scope, ids: &[ReceiptId]) -> Vec<KeptReceipt> {
-        let mut leaves = Vec::new();
-        for id in ids {
-            leaves.extend(self.store.find_receipt(scope, *id).await.expect("memory"));
-        }
-        leaves
-    }
-}
-
-#[async_trait]
-impl DataPlane for EventfulStore {
-    async fn find_key(
-        &self,
-        scope: &Scope,
-        key: &KeyRef,
-    ) -> Result<Option<Arc<StoredKey>>, Unavailable> {
-        self.store.find_key(scope, key).await
-    }
-
-    async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable> {
-        self.store.list_keys(query).await
-    }
-
-    async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
-        self.store.usage_counter(key_id).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {
-        let next = self.next.lock().unwrap().take();
-        match next {
-            None => {}
-            Some(Next::Fail) => return Err(Unavailable("the disk is full".into()).into()),
-            Some(Next::KeepAndFail) => {
-                self.store.commit(transaction).await?;
-                return Err(Unavailable("the disk took too long".into()).into());
-            }
-            Some(Next::Stall) => {
-                self.store.commit(transaction).await?;
-                return std::future::pending().await;
-            }
-            Some(Next::ThenAnchorGone) => {
-                let removals = transaction
-                    .changes
-                    .iter()
-                    .filter_map(|change| match change {
-                        Change::InsertTrustAnchor(anchor) => Some(Change::RemoveTrustAnchor {
-                            scope: anchor.scope.clone(),
-                            trust_anchor_id: anchor.trust_anchor_id,
-                        }),
-                        _ => None,
-                    });
-                let removal = Transaction {
-                    changes: removals.collect(),
-                    ..Transaction::default()
-                };
-                self.store.commit(transaction).await?;
-                return self.store.commit(removal).await;
-            }
-            Some(Next::After(first)) => self.store.commit(first).await?,
-        }
-        self.store.commit(transaction).await
-    }
-
-    async fn pin(&self, name: &'static str, value: &[u8]) -> Result<Vec<u8>, Unavailable> {
-        self.store.pin(name, value).await
-    }
-
-    async fn probe_write(&self) -> Result<(), Unavailable> {
-        self.store.probe_write().await
-    }
-
-    async fn find_trust_anchor(
-        &self,
-        scope: &Scope,
-        trust_anchor_id: TrustAnchorId,
-    ) -> Result<Option<TrustAnchor>, Unavailable> {
-        self.store.find_trust_anchor(scope, trust_anchor_id).await
-    }
-
-    async fn list_trust_anchors(&self, query: AnchorQuery) -> Result<AnchorPage, Unavailable> {
-        self.store.list_trust_anchors(query).await
-    }
-
-    async fn all_trust_anchors(&self) -> Result<Vec<TrustAnchor>, Unavailable> {
-        self.store.all_trust_anchors().await
-    }
-
-    async fn is_grant_spent(&self, token_id: &str) -> Result<bool, Unavailable> {
-        self.store.is_grant_spent(token_id).await
-    }
-
-    async fn count_trust_anchors(&self) -> Result<u64, Unavailable> {
-        self.store.count_trust_anchors().await
-    }
-
-    fn key_counts(&self) -> KeyCounts {
-        self.store.key_counts()
-    }
-
-    async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
-#[async_trait]
-impl LedgerStore for EventfulStore {
-    async fn begin_ledger(&self, signer: Arc<dyn EvidenceLedger>) -> Result<(), LedgerFault> {
-        self.store.begin_ledger(signer).await
-    }
-
-    async fn hand_over_ledger(&self) -> Result<(), Unavailable> {
-        self.store.hand_over_ledger().await
-    }
-
-    fn ledger_head(&self) -> Arc<LedgerHead> {
-        self.store.ledger_head()
-    }
-
-    async fn read_tiles(
-        &self,
-        tiles: Vec<TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
-        self.store.read_tiles(tiles).await
-    }
-
-    async fn read_leaves(&self, first: u64, number: usize) -> Result<Vec<Vec<u8>>, Unavailable> {
-        self.store.read_leaves(first, number).await
-    }
-
-    async fn find_receipt(
-        &self,
-        scope: &Scope,
-        receipt_id: ReceiptId,
-    ) -> Result<Option<KeptReceipt>, Unavailable> {
-        self.store.find_receipt(scope, receipt_id).await
-    }
-
-    async fn list_receipts(&self, query: ReceiptQuery) -> Result<ReceiptPage, Unavailable> {
-        self.store.list_receipts(query).await
-    }
-
-    async fn newest_receipt(&self) -> Result<Option<KeptReceipt>, Unavailable> {
-        self.store.newest_receipt().await
-    }
-
-    async fn ledger_keys(&self) -> Result<Vec<LedgerKey>, Unavailable> {
-        self.store.ledger_keys().await
-    }
-}
+use crate::ports::ledger_store::LedgerStore;
 
 /// A ledger whose key can be taken away.
 struct FragileLedger {
@@ -265,6 +89,7 @@ struct Bench {
     service: KmsService,
     store: Arc<EventfulStore>,
     ledger: Arc<FragileLedger>,
+    hsm: Arc<BookkeepingHsm>,
 }
 
 fn bench() -> Bench {
@@ -282,12 +107,13 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
         signer: LedgerSigner::from_seed(&[7; 32]).expect("a key"),
         broken: Mutex::new(false),
     });
-    let store = Arc::new(EventfulStore {
-        store: MemoryDataPlane::with_ledger(Arc::clone(&ledger) as Arc<dyn EvidenceLedger>),
-        next: Mutex::default(),
-    });
+    let store = Arc::new(EventfulStore::new(MemoryDataPlane::with_ledger(
+        Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
+    )));
+    let software = SoftwareHsm::new(kek, SoftwareHsmSettings::default());
+    let hsm = Arc::new(BookkeepingHsm::new(software));
     let ports = Ports {
-        hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+        hsm: Arc::clone(&hsm) as Arc<dyn HsmBackend>,
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
         iam,
@@ -319,6 +145,7 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
         service: KmsService::new(ports, policy, metrics),
         store,
         ledger,
+        hsm,
     }
 }
 
@@ -453,6 +280,10 @@ async fn a_ledger_that_cannot_sign_gives_nothing_out() {
     assert!(is_away(&failure, Dependency::Ledger), "{failure:?}");
     *bench.ledger.broken.lock().unwrap() = false;
     bench.sign(key_id).await.expect("the ledger is back");
+    // The key that was made in vain leaves the HSM with the next probe.
+    assert_eq!(bench.hsm.holds().len(), 2);
+    bench.service.probe_health().await;
+    assert_eq!(bench.hsm.holds().len(), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::{APPROVAL, KmsProcess, SCOPE_QUERY, base64, eventually, in_scope};
+use crate::support::{APPROVAL, KmsProcess, SCOPE_QUERY, all, base64, eventually, in_scope};
 
 /// Room for a test that asks as fast as it can.
 const UNLIMITED: [(&str, &str); 2] = [
@@ -123,19 +123,6 @@ async fn ask_until_killed(kms: KmsProcess, acknowledged: &Mutex<Acknowledged>) {
     tokio::join!(killing, all(callers));
     let (status, output) = kms.wait();
     assert_eq!(status.code(), None, "{output}");
-}
-
-/// Drives all of them on this task, so that they may borrow.
-async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
-    let mut futures: Vec<_> = futures.map(Box::pin).collect();
-    std::future::poll_fn(|context| {
-        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
-        match futures.is_empty() {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
 }
 
 /// Looks every receipt up and compares it; the leaf indexes.

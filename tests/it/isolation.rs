@@ -341,7 +341,8 @@ async fn a_caller_reaches_what_is_in_its_own_scope_and_cannot_tell_the_rest_from
     for (cell, answer) in &done {
         let what = matrix.describe(*cell);
         assert!(answer.status.is_success(), "{what}: {}", answer.text);
-        if matrix.endpoints[cell.endpoint].names == Names::Nothing {
+        // The ledger's checkpoints are for everybody too, and grow meanwhile.
+        if matrix.endpoints[cell.endpoint].route == "/kms/v1/config" {
             assert_eq!(&answer.body, config, "{what}");
         }
     }

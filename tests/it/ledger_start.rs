@@ -247,6 +247,36 @@ async fn a_new_key_takes_over_under_load_by_a_checkpoint_that_both_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_command_makes_the_key_that_takes_over_once() {
+    let kms = TestKms::start_with(&UNTHROTTLED).await;
+    let old_key = kms.verifier_key().await;
+    let ended = KmsProcess::run(kms.folder(), &["ledger", "rotate-key"], &[]);
+    assert_eq!(ended.code, Some(0), "{}", ended.output());
+    let keys = wait_for_keys(&kms, 2).await;
+    assert_eq!(text(&keys[0]["verifier_key"]), old_key);
+    assert_eq!(text(&keys[1]["verifier_key"]), ended.stdout.trim());
+    eventually("the file to move", || async {
+        let is_waiting = kms.folder().join("ledger.key.next").exists();
+        (!is_waiting).then_some(())
+    })
+    .await;
+    let folder = kms.stop().await;
+    let first = KmsProcess::run(folder.path(), &["ledger", "rotate-key"], &[]);
+    assert_eq!(first.code, Some(0), "{}", first.output());
+    let second = KmsProcess::run(folder.path(), &["ledger", "rotate-key"], &[]);
+    assert_eq!(second.code, Some(1), "{}", second.output());
+    assert!(second.output().contains("waits to take over already"));
+    let empty = tempfile::tempdir().expect("a folder");
+    let ended = KmsProcess::run(empty.path(), &["ledger", "rotate-key"], &[]);
+    assert_eq!(ended.code, Some(1), "{}", ended.output());
+    assert!(
+        ended.output().contains("no such file"),
+        "{}",
+        ended.output()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_that_was_cut_off_is_finished_by_the_next_start() {
     let folder = used_folder(3).await;
     let old = fs::read(folder.path().join("ledger.key")).expect("a key");

@@ -31,8 +31,8 @@ pub struct Claims<'a> {
     pub head: Option<&'a str>,
     /// How many receipts there are.
     pub size: u64,
-    /// The keys that the auditor trusts, of which the newest has to be one; none
-    /// where the ledger's own are taken.
+    /// The keys that the auditor trusts, one of which has to have signed; none where
+    /// the ledger's own are taken.
     pub trusted: &'a [VerifierKey],
     /// A checkpoint that the auditor kept.
     pub since: Option<&'a SignedNote>,
@@ -85,7 +85,7 @@ impl Auditor {
     pub fn new(claims: Claims<'_>) -> Result<Self, LedgerFlaw> {
         let keys = KeyLine::new(claims.keys)?;
         let size = claims.size;
-        if !claims.trusted.is_empty() && !keys.ends_in(claims.trusted) {
+        if !claims.trusted.is_empty() && !keys.holds_one_of(claims.trusted) {
             return Err(LedgerFlaw::KeyUntrusted);
         }
         let head = match claims.head {

@@ -130,6 +130,14 @@ impl LedgerSigner {
         Ok(NextKey::Waits)
     }
 
+    /// Signs the text of a note with the key that signs now.
+    pub(super) fn sign_text(&self, text: String) -> SignedNote {
+        SignedNote {
+            signatures: vec![self.keys.load().current.sign_note(&text)],
+            text,
+        }
+    }
+
     /// The key that checks what is signed now, as text: `name+hash+key`.
     pub fn verifier_key(&self) -> VerifierKey {
         VerifierKey::new(ORIGIN, self.public_key())
@@ -199,11 +207,7 @@ impl EvidenceLedger for LedgerSigner {
     }
 
     fn sign_checkpoint(&self, checkpoint: &Checkpoint) -> SignedNote {
-        let text = checkpoint.to_string();
-        SignedNote {
-            signatures: vec![self.keys.load().current.sign_note(&text)],
-            text,
-        }
+        self.sign_text(checkpoint.to_string())
     }
 
     fn read_checkpoint(&self, note: &str) -> Option<Checkpoint> {

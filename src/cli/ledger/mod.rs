@@ -1,7 +1,9 @@
 //! `kms ledger …`: looking at the evidence ledger, one file a command.
 
 mod archive;
+mod export;
 mod public_key;
+mod rotate_key;
 mod verify;
 
 use std::error::Error;
@@ -25,6 +27,11 @@ pub(super) enum LedgerCommand {
     /// Prints the key that receipts are checked with, as a verifier key
     /// (name+hash+key).
     PublicKey(public_key::Arguments),
+    /// Writes receipts as JSON lines, each with the proof that it is in the tree of
+    /// the newest checkpoint.
+    Export(export::Arguments),
+    /// Makes a new key for the ledger and lets it take over; prints its verifier key.
+    RotateKey(rotate_key::Arguments),
     /// Checks a whole ledger: every signature, every hash, the tree, the
     /// checkpoints and the keys.
     ///
@@ -38,6 +45,8 @@ pub(super) enum LedgerCommand {
 pub(super) fn run(command: LedgerCommand, config_dir: Option<PathBuf>) -> ExitCode {
     let done = match command {
         LedgerCommand::PublicKey(arguments) => public_key::run(&arguments, config_dir),
+        LedgerCommand::Export(arguments) => export::run(&arguments, config_dir),
+        LedgerCommand::RotateKey(arguments) => rotate_key::run(&arguments, config_dir),
         LedgerCommand::Verify(arguments) => verify::run(&arguments, config_dir),
         LedgerCommand::Archive(arguments) => Ok(archive::run(config_dir, &arguments)),
     };

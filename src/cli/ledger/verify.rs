@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::{audit_folder, complain, database, failed, verifier_key, written};
-use crate::adapters::ledger::{AuditFailure, AuditProgress, AuditReport};
+use crate::adapters::ledger::{
+    AuditFailure, AuditProgress, AuditReport, RemoteLedger, RemoteOptions, audit,
+};
 use crate::domain::ledger::VerifierKey;
 
 /// How often the progress is told.
@@ -26,6 +28,9 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
+    #[command(flatten)]
+    service: Service,
+
     /// The key that signs the ledger (name+hash+key), as you have it from
     /// somewhere else. After a change of keys, the newest that you know; may be
     /// given more than once.
@@ -41,22 +46,51 @@ pub(in crate::cli) struct Arguments {
     quiet: bool,
 }
 
+/// How to speak with the service.
+#[derive(Args)]
+struct Service {
+    /// The client's certificate with its chain, in PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["url", "key"])]
+    cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["url", "cert"])]
+    key: Option<PathBuf>,
+
+    /// The authorities of the service's certificate, in PEM; the machine's where
+    /// they are not named.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    cacert: Option<PathBuf>,
+
+    /// The module to ask as, without a certificate of a service in development.
+    #[arg(long, value_name = "ID", default_value = "M27")]
+    module: String,
+}
+
 /// Checks the ledger and prints what came of it.
 pub(super) fn run(
     arguments: &Arguments,
     config_dir: Option<PathBuf>,
 ) -> Result<ExitCode, ExitCode> {
-    let since = match &arguments.since {
-        None => None,
-        Some(path) => Some(fs::read_to_string(path).map_err(|error| {
-            complain(format_args!("{}: {error}", path.display()));
-            ExitCode::FAILURE
-        })?),
-    };
+    let since = read(arguments.since.as_deref())?
+        .map(String::from_utf8)
+        .transpose()
+        .map_err(|_| failed(&AuditFailure::SinceMalformed))?;
+    let (trusted, since) = (arguments.public_key.as_slice(), since.as_deref());
     let mut teller = Teller::new(arguments.quiet);
-    let progress = |progress| teller.tell(progress);
-    let database = database(arguments.data_dir.as_deref(), config_dir)?;
-    let audited = audit_folder(&database, &arguments.public_key, since.as_deref(), progress);
+    let mut progress = |progress| teller.tell(progress);
+    let audited = match &arguments.url {
+        Some(url) => {
+            let options = arguments.service.options()?;
+            RemoteLedger::connect(url, &options)
+                .map_err(AuditFailure::from)
+                .and_then(|mut ledger| audit(&mut ledger, trusted, since, &mut progress))
+        }
+        None => {
+            let database = database(arguments.data_dir.as_deref(), config_dir)?;
+            audit_folder(&database, trusted, since, progress)
+        }
+    };
     match audited {
         Ok(report) => {
             if arguments.public_key.is_empty() {
@@ -80,6 +114,31 @@ pub(super) fn run(
         }
         Err(failure) => Err(failed(&failure)),
     }
+}
+
+impl Service {
+    fn options(&self) -> Result<RemoteOptions, ExitCode> {
+        let identity = match (read(self.cert.as_deref())?, read(self.key.as_deref())?) {
+            (Some(certificate), Some(key)) => Some([certificate, key].join(&b"\n"[..])),
+            _ => None,
+        };
+        Ok(RemoteOptions {
+            // A certificate says who asks.
+            module: identity.is_none().then(|| self.module.clone()),
+            identity,
+            authorities: read(self.cacert.as_deref())?,
+        })
+    }
+}
+
+fn read(path: Option<&Path>) -> Result<Option<Vec<u8>>, ExitCode> {
+    let read = path.map(|path| {
+        fs::read(path).map_err(|error| {
+            complain(format_args!("{}: {error}", path.display()));
+            ExitCode::FAILURE
+        })
+    });
+    read.transpose()
 }
 
 fn warn_of_own_keys(report: &AuditReport) {

@@ -12,7 +12,7 @@ use crate::domain::error::{ApprovalFault, AuthorizationFault, CertificateFault, 
 use crate::domain::policy::ApprovalGroup;
 use crate::domain::trust_anchor::AnchorType;
 
-fn certificate() -> Vec<u8> {
+pub(super) fn certificate() -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -96,7 +96,7 @@ impl Bench {
         removed.err()
     }
 
-    fn in_force(&self) -> Vec<TrustAnchorId> {
+    pub(super) fn in_force(&self) -> Vec<TrustAnchorId> {
         let ports = &self.service.ports;
         let vouchers = ports
             .trust_plane

@@ -7,7 +7,7 @@ use crate::domain::error::{ApprovalFault, AuthorizationFault};
 use crate::domain::secret::SecretBytes;
 
 /// Takes every token for one approver's word, named by the token itself.
-struct TrustingIam;
+pub(super) struct TrustingIam;
 
 #[async_trait]
 impl IamClient for TrustingIam {
@@ -34,7 +34,7 @@ fn grant(token_id: &str) -> Grant {
     }
 }
 
-fn approved(token_id: &str) -> RequestContext {
+pub(super) fn approved(token_id: &str) -> RequestContext {
     RequestContext {
         approval: Some(SecretBytes::from(token_id.to_owned())),
         ..context()

@@ -9,6 +9,7 @@ mod operations;
 pub(crate) mod outsider;
 mod pki;
 mod process;
+mod random;
 mod raw;
 pub(crate) mod renewing;
 mod service;
@@ -22,6 +23,7 @@ pub(crate) use mixed_load::{LATEST, MixedLoad};
 pub(crate) use operations::{FoundReceipt, all_at_once};
 pub(crate) use pki::{ClientCertificate, Pki, TestAuthority, spiffe_name};
 pub(crate) use process::{Ended, KmsProcess};
+pub(crate) use random::{Random, Seed, setting};
 pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms, config};
 pub(crate) use small_disk::SmallDisk;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 /// How long anything may take that a test waits for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An approval as development takes it.
 pub(crate) const APPROVAL: &str = "approval-token-123";
@@ -123,4 +125,17 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         assert!(start.elapsed() < DEADLINE, "{what} did not come to be");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Drives all of them on this task, so that they may borrow.
+pub(crate) async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        match futures.is_empty() {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
 }

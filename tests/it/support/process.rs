@@ -43,20 +43,26 @@ impl KmsProcess {
     /// Starts the binary on free ports with this data folder, and waits until it
     /// listens.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut process = Self::begin(folder, settings);
+        let listening = process.wait_for_line(&["listening"]);
+        process.api = address(&listening, "api").expect("an address");
+        process.operations = address(&listening, "operations");
+        process
+    }
+
+    /// Begins to start the binary and waits for nothing: nobody knows yet where it
+    /// will listen.
+    pub(crate) fn begin(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let output = Output::default();
         let (child, readers) = spawn(&mut command(folder, &[], settings), &output, &output);
-        let mut process = Self {
+        Self {
             child,
             api: SocketAddr::from(([127, 0, 0, 1], 0)),
             operations: None,
             client: client(),
             output,
             readers,
-        };
-        let listening = process.wait_for_line(&["listening"]);
-        process.api = address(&listening, "api").expect("an address");
-        process.operations = address(&listening, "operations");
-        process
+        }
     }
 
     /// Runs a command of the binary, `serve` included, that is to end by itself.

@@ -52,14 +52,11 @@ impl KeyLine {
             .map(|one| VerifierKey::new(ORIGIN, one.key.public_key))
     }
 
-    /// Whether the newest key is among these. It vouches for those before it, since
-    /// it signed over all that they did. No key vouches for the next: a checkpoint
-    /// that it signed becomes another's handover by one more signature.
-    pub(super) fn ends_in(&self, trusted: &[VerifierKey]) -> bool {
-        self.0.last().is_some_and(|newest| {
-            let newest = VerifierKey::new(ORIGIN, newest.key.public_key);
-            trusted.contains(&newest)
-        })
+    /// Whether one of these is in the line. It vouches for those before it, since it
+    /// signed over all that they did, and for those behind it, since each names the
+    /// next one in the checkpoint by which that takes over.
+    pub(super) fn holds_one_of(&self, trusted: &[VerifierKey]) -> bool {
+        self.verifier_keys().any(|key| trusted.contains(&key))
     }
 
     /// The key that has to have signed the receipt at this place.
@@ -86,7 +83,7 @@ impl KeyLine {
     }
 
     /// Where each key but the first took over, and the checkpoint by which it did,
-    /// if both keys signed it.
+    /// if that names it and both keys signed it.
     pub(super) fn handovers(&self) -> impl Iterator<Item = (u64, Result<Checkpoint, LedgerFlaw>)> {
         self.0.windows(2).enumerate().map(|(number, pair)| {
             let [before, key] = pair else {
@@ -110,5 +107,10 @@ fn read_handover(before: &LedgerKey, key: &LedgerKey) -> Option<Checkpoint> {
     let is_signed_by_both = [before, key]
         .iter()
         .all(|one| is_note_signed(&one.public_key, &note));
-    (is_signed_by_both && checkpoint.size == key.from_size).then_some(checkpoint)
+    // Without the name any checkpoint of the key before would do, with one more
+    // signature under it.
+    let is_named = Checkpoint::next_key(&note.text)
+        .is_some_and(|named| named == VerifierKey::new(ORIGIN, key.public_key));
+    let is_in_place = checkpoint.size == key.from_size;
+    (is_signed_by_both && is_named && is_in_place).then_some(checkpoint)
 }

@@ -1,0 +1,165 @@
+//! Proofs for the receipts of a ledger that is read from somewhere, one after the
+//! other.
+
+use std::collections::HashMap;
+
+use crate::domain::ledger::{
+    CompleteTile, LedgerFlaw, Node, ProofPlan, TILE_WIDTH, TileId, Tree, TreeHash,
+};
+use crate::ports::ledger_source::{LedgerSource, SourceFault, Stretch};
+
+/// Hashes of nodes that are remembered: neighbours share most of theirs.
+const MOST_NODES: usize = 16_384;
+
+/// Tiles that are remembered: one a level, and some beside them.
+const MOST_TILES: usize = 64;
+
+/// Makes proofs that receipts are in the tree of one size.
+pub struct Prover {
+    /// That tree.
+    edge: Tree,
+    nodes: HashMap<(u8, u64), TreeHash>,
+    tiles: HashMap<TileId, Vec<TreeHash>>,
+}
+
+/// Why there is no proof, or no receipt.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofFault {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
+    /// Something is missing.
+    #[error(transparent)]
+    Flawed(#[from] LedgerFlaw),
+}
+
+impl Prover {
+    /// A prover for the tree of this size.
+    ///
+    /// # Errors
+    /// [`ProofFault`] where its edge cannot be read.
+    pub fn new(source: &mut dyn LedgerSource, size: u64) -> Result<Self, ProofFault> {
+        let mut edge = Vec::new();
+        for level in 0..Tree::levels(size) {
+            let width = Tree::edge_width(size, level);
+            let first = Tree::complete_tiles(size, level) * TILE_WIDTH as u64;
+            if level == 0 {
+                edge.push(leaf_hashes(source, first, width)?);
+                continue;
+            }
+            let mut hashes = Vec::with_capacity(width);
+            for index in first..first + width as u64 {
+                let id = TileId {
+                    // At most 7: a size has 64 bits.
+                    level: level as u8 - 1,
+                    index,
+                };
+                let below = complete(source, id)?;
+                hashes.push(CompleteTile { id, hashes: below }.root());
+            }
+            edge.push(hashes);
+        }
+        Ok(Self {
+            edge: Tree::from_edge(size, edge).ok_or(LedgerFlaw::RootDiffers { size })?,
+            nodes: HashMap::new(),
+            tiles: HashMap::new(),
+        })
+    }
+
+    /// The proof that the receipt at this place is in the tree, leaf upwards.
+    ///
+    /// # Errors
+    /// [`ProofFault`] where it has no such receipt, or a tile is missing.
+    pub fn inclusion(
+        &mut self,
+        source: &mut dyn LedgerSource,
+        leaf_index: u64,
+    ) -> Result<Vec<TreeHash>, ProofFault> {
+        let missing = LedgerFlaw::ReceiptMissing { leaf_index };
+        let plan = ProofPlan::inclusion(leaf_index, self.edge.size()).ok_or(missing)?;
+        let mut fault = None;
+        let proof = plan.build(|node| match self.hash(source, node) {
+            Ok(hash) => Some(hash),
+            Err(error) => {
+                fault = Some(error);
+                None
+            }
+        });
+        match (proof, fault) {
+            (_, Some(fault)) => Err(fault),
+            (Some(proof), None) => Ok(proof),
+            (None, None) => Err(missing.into()),
+        }
+    }
+
+    fn hash(&mut self, source: &mut dyn LedgerSource, node: Node) -> Result<TreeHash, ProofFault> {
+        let name = (node.height, node.index);
+        if let Some(hash) = self.nodes.get(&name) {
+            return Ok(*hash);
+        }
+        let tile = node.tile();
+        let complete_tiles = Tree::complete_tiles(self.edge.size(), usize::from(tile.level));
+        let hashes = if tile.index >= complete_tiles {
+            self.edge.edge(tile.level)
+        } else {
+            if !self.tiles.contains_key(&tile) {
+                if self.tiles.len() == MOST_TILES {
+                    self.tiles.clear();
+                }
+                self.tiles.insert(tile, complete(source, tile)?);
+            }
+            self.tiles.get(&tile).map_or(&[][..], Vec::as_slice)
+        };
+        let hash = node.in_tile(hashes).ok_or(LedgerFlaw::TileWrong { tile })?;
+        if self.nodes.len() == MOST_NODES {
+            self.nodes.clear();
+        }
+        self.nodes.insert(name, hash);
+        Ok(hash)
+    }
+}
+
+fn complete(source: &mut dyn LedgerSource, tile: TileId) -> Result<Vec<TreeHash>, ProofFault> {
+    let hashes = source.tile(tile)?;
+    let hashes = hashes.ok_or(LedgerFlaw::TileMissing { tile })?;
+    if hashes.len() != TILE_WIDTH {
+        return Err(LedgerFlaw::TileWrong { tile }.into());
+    }
+    Ok(hashes)
+}
+
+fn leaf_hashes(
+    source: &mut dyn LedgerSource,
+    first: u64,
+    number: usize,
+) -> Result<Vec<TreeHash>, ProofFault> {
+    let mut hashes = Vec::with_capacity(number);
+    while hashes.len() < number {
+        let leaf_index = first + hashes.len() as u64;
+        let leaves = present(source, leaf_index, number - hashes.len())?;
+        hashes.extend(leaves.iter().map(|leaf| TreeHash::of_leaf(leaf)));
+    }
+    Ok(hashes)
+}
+
+/// The receipts from this place on, at least one and at most so many.
+///
+/// # Errors
+/// [`ProofFault`] where the first is missing, or in an archive that is not there.
+pub fn present(
+    source: &mut dyn LedgerSource,
+    first: u64,
+    most: usize,
+) -> Result<Vec<Vec<u8>>, ProofFault> {
+    match source.stretch(first, most)? {
+        Stretch::Leaves(leaves) if leaves.is_empty() => {
+            Err(LedgerFlaw::ReceiptMissing { leaf_index: first }.into())
+        }
+        Stretch::Leaves(leaves) => Ok(leaves),
+        Stretch::Away { end, file } => Err(SourceFault::new(format!(
+            "the receipts from {first} to {} are in the archive {file}, which is not there",
+            end - 1
+        ))
+        .into()),
+    }
+}

@@ -1,0 +1,169 @@
+//! Keeping the backend the same as the store, when the making or the revocation of
+//! a key ends in the middle.
+//!
+//! A key that no store has taken must leave the backend, and so must one that was
+//! revoked; one that the store has must not lose its secret. A commit whose request
+//! was given up, or that the store did not answer in time, may be either. What is
+//! left to do is noted here then, and the next probe that finds the store well asks
+//! it and does that.
+
+use super::KmsService;
+use super::doubts::Doubts;
+use crate::domain::ids::{KeyId, KeyRef};
+use crate::domain::key::{KeyHandle, KeyState};
+use crate::domain::lifecycle_permit::ErasePermit;
+use crate::domain::scope::Scope;
+use crate::ports::data_plane::Unavailable;
+use crate::ports::hsm::GeneratedKey;
+
+/// What is left to do in the backend, depending on what the store has kept.
+pub(super) enum LooseEnd {
+    /// A new key, to be discarded if the store does not have it.
+    Made(GeneratedKey),
+    /// A revocation, to be completed if the store has it.
+    Revoking(ErasePermit),
+}
+
+/// A key of which nobody knows what is kept.
+pub(super) struct KeyDoubt {
+    scope: Scope,
+    key_id: KeyId,
+    end: LooseEnd,
+}
+
+/// A step in a key's life that is being kept. Dropped before it is settled, by
+/// whatever cut it short, it leaves the key in doubt.
+pub(super) struct UnsettledKey<'a> {
+    in_doubt: &'a Doubts<KeyDoubt>,
+    doubt: Option<KeyDoubt>,
+}
+
+impl UnsettledKey<'_> {
+    /// How the backend finds a key that was made.
+    pub(super) fn new_handle(&self) -> Option<&KeyHandle> {
+        match self.doubt.as_ref().map(|doubt| &doubt.end) {
+            Some(LooseEnd::Made(generated)) => Some(&generated.handle),
+            _ => None,
+        }
+    }
+
+    /// The store has answered: what is left to do is the caller's to do, or not.
+    pub(super) fn settled(mut self) -> Option<LooseEnd> {
+        self.doubt.take().map(|doubt| doubt.end)
+    }
+}
+
+impl Drop for UnsettledKey<'_> {
+    fn drop(&mut self) {
+        if let Some(doubt) = self.doubt.take() {
+            note(self.in_doubt, doubt);
+        }
+    }
+}
+
+fn note(in_doubt: &Doubts<KeyDoubt>, doubt: KeyDoubt) {
+    if let Err(doubt) = in_doubt.note(doubt) {
+        tracing::error!(
+            key_id = %doubt.key_id,
+            "too many unfinished steps of keys: this one may leave a secret in the HSM"
+        );
+    }
+}
+
+/// Keys whose doubts were noted before a probe began.
+pub(super) struct KeySettlingRound<'a> {
+    service: &'a KmsService,
+    doubts: Vec<KeyDoubt>,
+}
+
+impl KmsService {
+    /// To be held while a step in a key's life is being kept.
+    pub(super) fn unsettled_key(
+        &self,
+        scope: &Scope,
+        key_id: KeyId,
+        end: LooseEnd,
+    ) -> UnsettledKey<'_> {
+        UnsettledKey {
+            in_doubt: &self.keys_in_doubt,
+            doubt: Some(KeyDoubt {
+                scope: scope.clone(),
+                key_id,
+                end,
+            }),
+        }
+    }
+
+    /// Takes up the doubts there are now; see [`KmsService::begin_settling`].
+    pub(super) fn begin_settling_keys(&self) -> KeySettlingRound<'_> {
+        KeySettlingRound {
+            service: self,
+            doubts: self.keys_in_doubt.take(),
+        }
+    }
+
+    /// Throws away a key that no store has.
+    pub(super) async fn discard(&self, generated: GeneratedKey) {
+        if let Err(error) = self.ports.hsm.discard(generated).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a key that was not stored could not be discarded in the HSM"
+            );
+        }
+    }
+
+    /// Erases the backend's own copy of a key whose handle the store has forgotten.
+    pub(super) async fn erase(&self, key_id: KeyId, permit: &ErasePermit) {
+        if let Err(error) = self.ports.hsm.erase(permit).await {
+            tracing::error!(
+                %key_id,
+                error = &error as &dyn std::error::Error,
+                "a revoked key could not be erased in the HSM"
+            );
+        }
+    }
+}
+
+impl KeySettlingRound<'_> {
+    /// Asks the store about each, which must have answered a write since.
+    pub(super) async fn settle(mut self) {
+        while let Some(doubt) = self.doubts.last() {
+            let Ok(kept) = self.kept_state(doubt).await else {
+                // The rest is for the next round.
+                return;
+            };
+            let Some(doubt) = self.doubts.pop() else {
+                return;
+            };
+            tracing::info!(
+                key_id = %doubt.key_id,
+                is_kept = kept.is_some(),
+                "an unfinished step of a key is settled"
+            );
+            match (doubt.end, kept) {
+                (LooseEnd::Made(generated), None) => {
+                    self.service.discard(generated).await;
+                }
+                (LooseEnd::Revoking(permit), Some(KeyState::Destroyed)) => {
+                    self.service.erase(doubt.key_id, &permit).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn kept_state(&self, doubt: &KeyDoubt) -> Result<Option<KeyState>, Unavailable> {
+        let data_plane = &self.service.ports.data_plane;
+        let key = KeyRef::Id(doubt.key_id);
+        let found = data_plane.find_key(&doubt.scope, &key).await?;
+        Ok(found.map(|key| key.record.key_state))
+    }
+}
+
+impl Drop for KeySettlingRound<'_> {
+    fn drop(&mut self) {
+        for doubt in self.doubts.drain(..) {
+            note(&self.service.keys_in_doubt, doubt);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A backend that keeps books: which keys it made, and which it threw away again.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::adapters::hsm::software::SoftwareHsm;
+use crate::domain::algorithm::{Algorithm, KeyType};
+use crate::domain::ids::KeyId;
+use crate::domain::key::HsmBackendName;
+use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
+use crate::domain::permit::{Decrypt, Encrypt, Permit, Sign, Verify};
+use crate::domain::secret::SecretBytes;
+use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, Nonce};
+
+pub(super) struct BookkeepingHsm {
+    software: SoftwareHsm,
+    /// The handles of the keys that are in the backend.
+    holds: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+impl BookkeepingHsm {
+    pub(super) fn new(software: SoftwareHsm) -> Self {
+        Self {
+            software,
+            holds: Mutex::default(),
+        }
+    }
+
+    /// The handles of the keys that were made and not thrown away or erased since.
+    pub(super) fn holds(&self) -> BTreeSet<Vec<u8>> {
+        self.holds.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl HsmBackend for BookkeepingHsm {
+    fn name(&self) -> HsmBackendName {
+        self.software.name()
+    }
+
+    fn algorithms(&self, key_type: KeyType) -> Vec<Algorithm> {
+        self.software.algorithms(key_type)
+    }
+
+    async fn generate(
+        &self,
+        permit: &GeneratePermit,
+        key_id: KeyId,
+    ) -> Result<GeneratedKey, HsmError> {
+        let generated = self.software.generate(permit, key_id).await?;
+        let handle = generated.handle.as_bytes().to_vec();
+        self.holds.lock().unwrap().insert(handle);
+        Ok(generated)
+    }
+
+    async fn discard(&self, generated: GeneratedKey) -> Result<(), HsmError> {
+        let handle = generated.handle.as_bytes().to_vec();
+        self.holds.lock().unwrap().remove(&handle);
+        self.software.discard(generated).await
+    }
+
+    async fn sign(&self, permit: &Permit<Sign>, data: Bytes) -> Result<Vec<u8>, HsmError> {
+        self.software.sign(permit, data).await
+    }
+
+    async fn verify(
+        &self,
+        permit: &Permit<Verify>,
+        data: Bytes,
+        signature: Bytes,
+    ) -> Result<bool, HsmError> {
+        self.software.verify(permit, data, signature).await
+    }
+
+    async fn encrypt(
+        &self,
+        permit: &Permit<Encrypt>,
+        plaintext: Bytes,
+        aad: Bytes,
+    ) -> Result<Encrypted, HsmError> {
+        self.software.encrypt(permit, plaintext, aad).await
+    }
+
+    async fn decrypt(
+        &self,
+        permit: &Permit<Decrypt>,
+        nonce: Nonce,
+        ciphertext: Bytes,
+        aad: Bytes,
+    ) -> Result<SecretBytes, HsmError> {
+        self.software.decrypt(permit, nonce, ciphertext, aad).await
+    }
+
+    async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
+        if let Some(handle) = permit.handle() {
+            self.holds.lock().unwrap().remove(handle.as_bytes());
+        }
+        self.software.erase(permit).await
+    }
+
+    async fn self_test(&self) -> Result<(), HsmError> {
+        self.software.self_test().await
+    }
+}

@@ -287,6 +287,11 @@ async fn a_backup_that_was_changed_or_cut_off_is_not_restored() {
             "checkpoint of 600 receipts",
         ),
         (
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = \
+             replace(sql, '(receipt_id, scope)', '(key_id, scope)') WHERE name = 'receipts_by_id'",
+            "is damaged",
+        ),
+        (
             "PRAGMA application_id = 7",
             "is not a database of this service",
         ),

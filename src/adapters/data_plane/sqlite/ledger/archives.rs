@@ -197,7 +197,10 @@ mod tests {
     use rusqlite::OptionalExtension as _;
 
     use super::*;
+    use crate::adapters::data_plane::sqlite::ledger::reads::find_receipt;
     use crate::adapters::data_plane::sqlite::open;
+    use crate::domain::ids::ReceiptId;
+    use crate::domain::scope::Scope;
 
     /// A store that lists so many archives of one bundle each, with one receipt a
     /// file, whose id is that of its place.
@@ -332,5 +335,66 @@ mod tests {
         fs::rename(&away, &there).expect("moved");
         assert_eq!(archives.contents(&listed[0]), None);
         assert_eq!(archives.ask(&listed[0], first_in), None);
+    }
+
+    #[test]
+    fn an_archive_is_asked_only_for_ids_between_its_smallest_and_its_largest() {
+        let (_folder, store, archives) = store(6);
+        let scope = Scope {
+            tenant_id: "t".parse().expect("valid"),
+            environment: "prod".parse().expect("valid"),
+            plane: "laptop".parse().expect("valid"),
+        };
+        for archive in archives.list(&store).expect("readable") {
+            archives.contents(&archive).expect("there");
+        }
+        for (id, asked) in [(id_of(3), vec![768]), (id_of(99), vec![])] {
+            archives.close();
+            let id = ReceiptId::from_bytes(id);
+            let found = find_receipt(&store, &archives, &scope, id).expect("readable");
+            assert_eq!(found.map(|kept| kept.leaf_index), asked.first().copied());
+            let opened = lock(&archives.idle);
+            let opened: Vec<_> = opened.iter().map(|(archive, _)| archive.first).collect();
+            assert_eq!(opened, asked);
+        }
+    }
+
+    #[test]
+    fn a_name_in_the_list_leads_to_no_other_folder() {
+        let (folder, store, archives) = store(1);
+        let elsewhere = folder.path().join("elsewhere.db");
+        fs::copy(
+            file::folder(&folder.path().join("kms.db")).join(file::name(0, 256)),
+            &elsewhere,
+        )
+        .expect("copied");
+        for (first, name) in [
+            (256, "../elsewhere.db"),
+            (512, elsewhere.to_str().expect("text")),
+        ] {
+            let archive = create_as(&elsewhere, first);
+            store
+                .execute(
+                    "INSERT INTO archives VALUES (?1, ?2, ?3)",
+                    params![archive.0, archive.1, name],
+                )
+                .expect("listed");
+            let listed = archives.list(&store).expect("readable");
+            let last = listed.last().expect("listed");
+            assert_eq!(archives.contents(last), None, "{name}");
+            assert_eq!(archives.ask(last, first_in), None, "{name}");
+        }
+    }
+
+    /// Makes the archive say that it begins here.
+    fn create_as(path: &Path, first: i64) -> (i64, i64) {
+        let archive = Connection::open(path).expect("an archive");
+        archive
+            .execute(
+                "UPDATE archive SET first_seq = ?1, end_seq = ?1 + 256",
+                [first],
+            )
+            .expect("changed");
+        (first, first + 256)
     }
 }

@@ -485,3 +485,21 @@ fn an_archive_has_the_tables_and_indexes_of_the_store() {
     assert_eq!(of_archive, of_tables(&folder.foreign_connection()));
     assert_eq!(of_archive.len(), 4 + 7 + 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_what_was_moved_is_used_again() {
+    let folder = Folder::new();
+    let store = filled(&folder, 2_049).await;
+    let pages = || -> i64 {
+        let connection = folder.foreign_connection();
+        let count = connection.pragma_query_value(None, "page_count", |row| row.get(0));
+        count.expect("a number")
+    };
+    let before = pages();
+    let summary = moved(&folder, time(100_000));
+    assert_eq!(summary.removed, 2_048);
+    let freed = summary.free_bytes / 4_096;
+    assert!(freed * 10 > before as u64 * 8, "{freed} of {before} pages");
+    append(&store, 2_000, time).await;
+    assert!(pages() <= before + 10, "{} after {before}", pages());
+}

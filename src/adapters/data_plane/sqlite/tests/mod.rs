@@ -4,6 +4,7 @@
 mod archives;
 mod durability;
 mod faults;
+mod growth;
 mod ledger;
 mod schema;
 mod snapshots;

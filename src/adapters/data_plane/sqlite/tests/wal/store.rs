@@ -3,6 +3,9 @@
 use std::fs;
 
 use super::flipped;
+use crate::adapters::data_plane::conformance::now;
+use crate::adapters::data_plane::sqlite::archive::{self, ArchiveFault};
+use crate::adapters::data_plane::sqlite::snapshot::{self, SnapshotFault};
 use crate::adapters::data_plane::sqlite::tests::{Folder, one_receipt};
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, SqliteOptions};
 use crate::ports::data_plane::DataPlane as _;
@@ -65,6 +68,30 @@ async fn a_store_with_a_damaged_log_is_refused_and_left_as_it_was() {
     }
     assert_eq!(fs::read(&log).expect("a file"), damaged);
     assert_eq!(fs::read(folder.database()).expect("a file"), database);
+    // Whoever copies it or takes from it would pass over the damage too.
+    let copied = snapshot::take(&folder.database(), &folder.0.path().join("copy.db"));
+    assert!(
+        matches!(
+            copied,
+            Err(SnapshotFault::Open {
+                source: OpenError::DamagedLog { .. },
+                ..
+            })
+        ),
+        "{copied:?}"
+    );
+    let archived = archive::run(&folder.database(), now(), &mut |_| {});
+    assert!(
+        matches!(
+            archived,
+            Err(ArchiveFault::Open {
+                source: OpenError::DamagedLog { .. },
+                ..
+            })
+        ),
+        "{archived:?}"
+    );
+    assert!(fs::read(&log).expect("a file") == damaged);
 }
 
 #[tokio::test]

@@ -52,8 +52,11 @@ fn places(database: &Connection) -> Vec<u64> {
         .collect()
 }
 
+/// An archive: what it is listed with, and the places that are in it.
+type Archived = (u64, u64, Vec<u64>);
+
 /// What is in the store, and what is in each archive that it lists.
-fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<(u64, u64, Vec<u64>)>) {
+fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<Archived>) {
     let store = look_into(&folder.join("kms.db"));
     store.execute_batch("BEGIN").expect("one state");
     let kept = places(&store);

@@ -122,7 +122,7 @@ impl ReadReceipt {
     /// The bytes to sign for the same receipt under another key.
     ///
     /// # Errors
-    /// None in practice, as for [`Receipt::signed_bytes`].
+    /// None in practice, as for [`Receipt::signed_bytes`](super::Receipt::signed_bytes).
     pub fn signed_bytes_for(&self, signer_key_id: &str) -> Result<Vec<u8>, serde_json::Error> {
         self.respelled(signer_key_id, None)
     }
@@ -130,7 +130,7 @@ impl ReadReceipt {
     /// The same receipt, signed by another key.
     ///
     /// # Errors
-    /// None in practice, as for [`Receipt::signed_bytes`].
+    /// None in practice, as for [`Receipt::signed_bytes`](super::Receipt::signed_bytes).
     pub fn signed_again(
         self,
         signer_key_id: &Arc<str>,

@@ -24,22 +24,22 @@ use crate::ports::ledger_store::LedgerKey;
 pub use self::walk::{AuditFailure, AuditProgress, AuditReport, audit};
 
 /// What is known of a ledger before its receipts are looked at.
-pub struct Claims<'a> {
+struct Claims<'a> {
     /// The keys that signed, the first one first.
-    pub keys: Vec<LedgerKey>,
+    keys: Vec<LedgerKey>,
     /// The newest checkpoint, a note as text.
-    pub head: Option<&'a str>,
+    head: Option<&'a str>,
     /// How many receipts there are.
-    pub size: u64,
+    size: u64,
     /// The keys that the auditor trusts, of which the ledger has to have one; none
     /// where its own are taken.
-    pub trusted: &'a [VerifierKey],
+    trusted: &'a [VerifierKey],
     /// A checkpoint that the auditor kept.
-    pub since: Option<(&'a SignedNote, Checkpoint)>,
+    since: Option<(&'a SignedNote, Checkpoint)>,
 }
 
 /// The check of one ledger, as far as it has got.
-pub struct Auditor {
+struct Auditor {
     keys: KeyLine,
     /// The receipts up to here are gone through.
     end: u64,
@@ -63,7 +63,7 @@ pub struct Auditor {
 
 /// Why receipts were not taken.
 #[derive(Debug)]
-pub enum Stop<E> {
+enum Stop<E> {
     /// Something is wrong.
     Flaw(LedgerFlaw),
     /// A tile could not be read.
@@ -82,7 +82,7 @@ impl Auditor {
     /// # Errors
     /// The [`LedgerFlaw`] of a ledger that need not be looked at any further: its
     /// keys are none or not trusted, or it is not the one that the auditor knows.
-    pub fn new(claims: Claims<'_>) -> Result<Self, LedgerFlaw> {
+    fn new(claims: Claims<'_>) -> Result<Self, LedgerFlaw> {
         let keys = KeyLine::new(claims.keys)?;
         let size = claims.size;
         if !claims.trusted.is_empty() && !keys.has_one_of(claims.trusted) {
@@ -146,29 +146,29 @@ impl Auditor {
     }
 
     /// Up to which place receipts are to be taken.
-    pub fn end(&self) -> u64 {
+    fn end(&self) -> u64 {
         self.end
     }
 
     /// The place of the receipt that comes next.
-    pub fn next(&self) -> u64 {
+    fn next(&self) -> u64 {
         self.tree.size()
     }
 
     /// The size of the last checkpoint that held: the receipts before it are those
     /// that were signed.
-    pub fn held(&self) -> u64 {
+    fn held(&self) -> u64 {
         self.held
     }
 
     /// The keys of the ledger, the first one first.
-    pub fn keys(&self) -> Vec<VerifierKey> {
+    fn keys(&self) -> Vec<VerifierKey> {
         self.keys.verifier_keys().collect()
     }
 
     /// Takes the kept checkpoint that comes next, which has to be before the
     /// receipts that it is over are taken.
-    pub fn take_checkpoint(&mut self, kept: &KeptCheckpoint) {
+    fn take_checkpoint(&mut self, kept: &KeptCheckpoint) {
         self.checkpoints += 1;
         let size = kept.size;
         let root = match self.keys.read_checkpoint(&kept.note) {
@@ -192,7 +192,7 @@ impl Auditor {
     ///
     /// # Errors
     /// [`Stop`]; nothing can be taken after that.
-    pub fn take<E>(
+    fn take<E>(
         &mut self,
         leaves: &[Vec<u8>],
         stored: &mut impl FnMut(TileId) -> Result<Option<Vec<TreeHash>>, E>,
@@ -223,7 +223,7 @@ impl Auditor {
     ///
     /// # Errors
     /// [`Stop`]; nothing can be taken after that.
-    pub fn take_by_tree<E>(
+    fn take_by_tree<E>(
         &mut self,
         until: u64,
         stored: &mut impl FnMut(TileId) -> Result<Option<Vec<TreeHash>>, E>,
@@ -247,7 +247,7 @@ impl Auditor {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn finish<E>(
+    fn finish<E>(
         mut self,
         stored: &mut impl FnMut(TileId) -> Result<Option<Vec<TreeHash>>, E>,
     ) -> Result<AuditReport, Stop<E>> {

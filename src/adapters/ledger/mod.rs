@@ -9,7 +9,7 @@ mod signer;
 #[cfg(test)]
 mod testing;
 
-pub use audit::{AuditFailure, AuditProgress, AuditReport, Auditor, Claims, Stop, audit};
+pub use audit::{AuditFailure, AuditProgress, AuditReport, audit};
 pub use prover::{ProofFault, Prover, present};
 pub use remote::{RemoteLedger, RemoteOptions};
 pub use signer::{LedgerKeyFault, LedgerSigner, NextKey};

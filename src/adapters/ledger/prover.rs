@@ -163,3 +163,89 @@ pub fn present(
         .into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::ledger::testing::MemoryLedger;
+    use crate::domain::ledger::verify_inclusion;
+
+    /// A ledger of this many leaves, without a signature.
+    fn ledger(size: u64) -> MemoryLedger {
+        let mut ledger = MemoryLedger::default();
+        for place in 0..size {
+            ledger.append(place.to_be_bytes().to_vec());
+        }
+        ledger
+    }
+
+    #[track_caller]
+    fn proved(ledger: &mut MemoryLedger, places: impl Iterator<Item = u64>) {
+        let (size, root) = (ledger.tree.size(), ledger.tree.root());
+        let mut prover = Prover::new(ledger, size).expect("an edge");
+        for place in places {
+            let proof = prover.inclusion(ledger, place).expect("a proof");
+            let leaf = TreeHash::of_leaf(&place.to_be_bytes());
+            let holds = verify_inclusion(leaf, place, size, &proof, root);
+            assert!(holds, "{place} of {size}");
+        }
+    }
+
+    #[test]
+    fn every_receipt_of_a_tree_is_proved() {
+        for size in [1, 2, 255, 256, 257, 700, 1024] {
+            proved(&mut ledger(size), 0..size);
+        }
+    }
+
+    #[test]
+    fn receipts_of_a_tree_with_tiles_of_level_1_are_proved() {
+        let size = 65_536 + 3 * 256 + 5;
+        let mut ledger = ledger(size);
+        proved(&mut ledger, (0..size).step_by(97));
+        // More than is remembered, there and back.
+        proved(
+            &mut ledger,
+            (0..40_000).chain((0..40_000).rev().step_by(251)),
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut whole = ledger(600);
+        let mut prover = Prover::new(&mut whole, 600).expect("an edge");
+        assert!(matches!(
+            prover.inclusion(&mut whole, 600),
+            Err(ProofFault::Flawed(LedgerFlaw::ReceiptMissing {
+                leaf_index: 600
+            }))
+        ));
+        let tile = TileId { level: 0, index: 1 };
+        let mut lacking = whole.clone();
+        lacking.tiles.remove(&tile);
+        assert!(matches!(
+            Prover::new(&mut lacking, 600).err(),
+            Some(ProofFault::Flawed(LedgerFlaw::TileMissing { tile: named })) if named == tile
+        ));
+        whole.tiles.get_mut(&tile).expect("a tile").pop();
+        assert!(matches!(
+            Prover::new(&mut whole, 600).err(),
+            Some(ProofFault::Flawed(LedgerFlaw::TileWrong { tile: named })) if named == tile
+        ));
+        let mut lacking = ledger(600);
+        lacking.leaves.remove(&550);
+        assert!(matches!(
+            Prover::new(&mut lacking, 600).err(),
+            Some(ProofFault::Flawed(LedgerFlaw::ReceiptMissing {
+                leaf_index: 550
+            }))
+        ));
+        lacking.away = Some(540..560);
+        let fault = Prover::new(&mut lacking, 600).err().expect("away");
+        assert!(
+            fault
+                .to_string()
+                .contains("from 540 to 559 are in the archive away.db")
+        );
+    }
+}

@@ -198,8 +198,12 @@ fn a_ledger_that_did_not_grow_out_of_the_given_checkpoint_is_another() {
         assert_eq!(found, (LedgerFlaw::Forked { size }, held, held));
     }
     let since = foreign_note(2, 300).to_string();
-    let flaw = LedgerFlaw::GivenForeign { size: 300 };
-    assert_eq!(audited(&ledger, &[], Some(&since)), Err((flaw, 0, 0)));
+    let foreign = Err((LedgerFlaw::GivenForeign { size: 300 }, 0, 0));
+    assert_eq!(audited(&ledger, &[], Some(&since)), foreign);
+    // A key under another name is a key of another ledger.
+    let renamed = VerifierKey::new("other", *verifier(2).public_key());
+    let trusted = [verifier(1), renamed];
+    assert_eq!(audited(&ledger, &trusted, Some(&since)), foreign);
 }
 
 #[test]

@@ -108,6 +108,9 @@ fn nobody_goes_on_with_a_key_that_was_replaced() {
     let flaw = LedgerFlaw::GivenForeign { size: 300 };
     let since = Some(takeover.note.as_str());
     assert_eq!(audited(&forged, &[], since), Err((flaw, 0, 0)));
+    let mut later = forged.clone();
+    later.hand_over(1, 2);
+    assert_eq!(audited(&later, &[], since), Err((flaw, 0, 0)), "at 350");
     forged.checkpoints.push(takeover);
     let flaw = LedgerFlaw::CheckpointForged { size: 300 };
     assert_eq!(found(&forged), (flaw, 300, 0));

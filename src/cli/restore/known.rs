@@ -135,7 +135,8 @@ impl KnownCheckpoint {
                 ..
             } => Fault::failed(format_args!(
                 "{} holds no checkpoint that a key of the ledger in {} has signed: one of them is \
-                 of another service. Restore the right backup, or move that file away",
+                 of another service, or the backup is from before a change of the ledger's key. \
+                 Restore the right backup, or move that file away",
                 self.path.display(),
                 from.display()
             )),

@@ -122,6 +122,7 @@ fn flags() -> OpenFlags {
 /// Keeps the log's index in memory, and the log where and as it is.
 fn with_log(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags_and_vfs(path, flags(), WITHOUT_LOCKS)?;
+    // SQLite would remove a log that has nothing in it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update_and_check(None, "locking_mode", "exclusive", |_| Ok(()))?;
     Ok(connection)
@@ -144,6 +145,7 @@ fn without_log(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(address, flags() | OpenFlags::SQLITE_OPEN_URI)
 }
 
+/// Lets all that is read from the first statement on be of one state.
 fn begin_reading(connection: Connection) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // The file may be made by somebody who means harm.
@@ -154,7 +156,5 @@ fn begin_reading(connection: Connection) -> rusqlite::Result<Connection> {
          PRAGMA temp_store = MEMORY;
          BEGIN;",
     )?;
-    // A transaction begins to read with its first statement.
-    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }

@@ -150,6 +150,18 @@ fn a_log_beside_a_copy_is_read_and_left_as_it_is() {
 }
 
 #[test]
+fn a_log_that_holds_nothing_stays_where_it_is() {
+    let (_folder, path) = place();
+    drop(store(&path, 3));
+    fs::write(format!("{}-wal", path.display()), [0; 4096]).expect("written");
+    let before = contents(&path);
+    let mut copy = LedgerCopy::open(&path).expect("readable");
+    assert_eq!(copy.size().expect("readable"), 3);
+    drop(copy);
+    assert!(contents(&path) == before);
+}
+
+#[test]
 fn a_medium_that_cannot_be_written_is_read() {
     use std::os::unix::fs::PermissionsExt as _;
     let (_log, with_log) = copied_with_log();
@@ -246,7 +258,45 @@ fn moved_receipts_are_read_from_their_archive() {
     assert_eq!(leaves_of(&mut copy, 1, 9), [leaf(1), leaf(2), leaf(3)]);
     assert_eq!(leaves_of(&mut copy, 2, 1), [leaf(2)]);
     assert_eq!(leaves_of(&mut copy, 4, 9), [leaf(4), leaf(5)]);
+    assert!(leaves_of(&mut copy, 6, 9).is_empty());
     copy.settle().expect("one state");
+}
+
+#[test]
+fn an_archive_that_is_written_while_it_is_read_is_noticed() {
+    for closed in [false, true] {
+        let (_folder, path, archive) = archived();
+        let mut copy = LedgerCopy::open(&path).expect("readable");
+        assert_eq!(leaves_of(&mut copy, 1, 9).len(), 3);
+        let moved = Connection::open(&archive).expect("a database");
+        append(&moved, 4..5);
+        drop(moved);
+        let settled = match closed {
+            false => copy.settle(),
+            true => copy.open_archive("0002.db").map(|_| ()),
+        };
+        let fault = settled.expect_err("written meanwhile").to_string();
+        assert!(fault.contains("0001.db was written"), "{fault}");
+    }
+}
+
+#[test]
+fn what_is_in_the_store_is_read_there_though_its_neighbours_are_moved() {
+    let (_folder, path, archive) = archived();
+    let connection = Connection::open(&path).expect("a database");
+    connection
+        .execute_batch("DROP TRIGGER receipts_are_dense")
+        .expect("dropped");
+    append(&connection, 2..3);
+    drop(connection);
+    let mut copy = LedgerCopy::open(&path).expect("readable");
+    assert_eq!(leaves_of(&mut copy, 1, 9), [leaf(1)]);
+    assert_eq!(leaves_of(&mut copy, 2, 9), [leaf(2)]);
+    drop(copy);
+    fs::remove_file(&archive).expect("removed");
+    let mut copy = LedgerCopy::open(&path).expect("readable");
+    let away = copy.stretch(1, 9).expect("readable");
+    assert!(matches!(away, Stretch::Away { end: 2, .. }));
 }
 
 #[test]

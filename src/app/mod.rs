@@ -69,6 +69,7 @@ pub struct App {
     shutdown_grace: Duration,
     material: Vec<Arc<dyn Material>>,
     reload: ReloadHandle,
+    asked: watch::Receiver<u64>,
     first_look: FirstLook,
     known_checkpoint: Option<Arc<KnownCheckpoint>>,
 }
@@ -120,6 +121,7 @@ impl App {
         material.push(Arc::new(ledger_key));
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
+        let reload = ReloadHandle::new();
         let known_checkpoint = KnownCheckpoint::require(config, &service).await?;
         let server = &config.server;
         let api = listen("server.listen", server.listen).await?;
@@ -150,7 +152,8 @@ impl App {
             operations,
             shutdown_grace: server.shutdown_grace.as_duration(),
             material,
-            reload: ReloadHandle::new(),
+            asked: reload.listen(),
+            reload,
             first_look,
             known_checkpoint: known_checkpoint.map(Arc::new),
         })
@@ -199,7 +202,7 @@ impl App {
         let keeper = Keeper {
             service: Arc::clone(&self.service),
             metrics: Arc::clone(&self.state.metrics),
-            handle: self.reload,
+            asked: self.asked,
             first_look: self.first_look,
         };
         let kept: Vec<_> = self

@@ -37,6 +37,11 @@ impl ReloadHandle {
         Self(watch::Sender::new(0))
     }
 
+    /// Hears of everything that is asked for from now on.
+    pub(super) fn listen(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
     /// Asks; answers at once. What fails keeps the old and says so in the log,
     /// the metrics and the health report.
     pub fn reload(&self) {
@@ -73,7 +78,8 @@ impl FirstLook {
 pub(super) struct Keeper {
     pub(super) service: Arc<KmsService>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) handle: ReloadHandle,
+    /// From before anybody could ask: a SIGHUP can come before the tasks are there.
+    pub(super) asked: watch::Receiver<u64>,
     pub(super) first_look: FirstLook,
 }
 
@@ -85,7 +91,7 @@ impl Keeper {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
         let (service, metrics) = (Arc::clone(&self.service), Arc::clone(&self.metrics));
-        let asked = self.handle.0.subscribe();
+        let asked = self.asked.clone();
         let first_look = self.first_look.of(&material.files());
         tokio::spawn(async move {
             let keeping = keep_fresh(material, first_look, asked, &metrics, || async {

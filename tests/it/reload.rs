@@ -228,3 +228,26 @@ async fn a_file_that_is_replaced_while_the_service_starts_is_noticed() {
     stop.send(()).expect("it runs");
     running.await.expect("no panic");
 }
+
+#[tokio::test]
+async fn what_is_asked_for_while_the_service_starts_is_read_again_once_it_serves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = App::start(&config(folder.path(), &[])).await;
+    let app = app.expect("the service starts");
+    let operations = app.operations_address().expect("an address");
+    let url = format!("http://{}/kms/v1/metrics", operations.expect("a listener"));
+    // A SIGHUP right behind the line that says where it listens.
+    app.reload_handle().reload();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(async move {
+        let _ = stopped.await;
+    }));
+    let series = "kms_material_reloads_total{material=\"trust_anchors\",outcome=\"taken\"} 1";
+    eventually("the reading", || async {
+        let metrics = reqwest::get(&url).await.ok()?.text().await.ok()?;
+        metrics.contains(series).then_some(())
+    })
+    .await;
+    drop(stop);
+    running.await.expect("no panic");
+}

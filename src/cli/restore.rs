@@ -96,11 +96,6 @@ fn restore(
         _ => None,
     };
 
-    writeln!(stdout, "restored: {}", database.display())?;
-    writeln!(stdout, "ledger: {} receipts, verified", backup.receipts)?;
-    if let Some(note) = &backup.newest_checkpoint {
-        writeln!(stdout, "newest checkpoint:\n{note}")?;
-    }
     for one in &newer {
         writeln!(stderr, "warning: {}", one.warning(backup.receipts))?;
     }
@@ -127,6 +122,11 @@ fn restore(
         writeln!(stderr, "warning: {warning}")?;
     }
     warn_of_archives(database, &backup, stderr)?;
+    writeln!(stdout, "restored: {}", database.display())?;
+    writeln!(stdout, "ledger: {} receipts, verified", backup.receipts)?;
+    if let Some(note) = &backup.newest_checkpoint {
+        writeln!(stdout, "newest checkpoint:\n{note}")?;
+    }
     stdout.flush()?;
     Ok(())
 }

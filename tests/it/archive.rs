@@ -52,11 +52,15 @@ fn places(database: &Connection) -> Vec<u64> {
         .collect()
 }
 
-/// An archive: what it is listed with, and the places that are in it.
-type Archived = (u64, u64, Vec<u64>);
+/// An archive that a store lists, and what is in its file.
+struct Listed {
+    first: u64,
+    end: u64,
+    places: Vec<u64>,
+}
 
 /// What is in the store, and what is in each archive that it lists.
-fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<Archived>) {
+fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<Listed>) {
     let store = look_into(&folder.join("kms.db"));
     store.execute_batch("BEGIN").expect("one state");
     let kept = places(&store);
@@ -73,7 +77,11 @@ fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<Archived>) {
     let archives = archives.expect("rows").map(|archive| {
         let (first, end, file) = archive.expect("a row");
         let file = look_into(&folder.join("archive").join(file));
-        (first as u64, end as u64, places(&file))
+        Listed {
+            first: first as u64,
+            end: end as u64,
+            places: places(&file),
+        }
     });
     (kept, archives.collect())
 }
@@ -83,9 +91,7 @@ fn where_they_are(folder: &Path) -> (Vec<u64>, Vec<Archived>) {
 fn nothing_is_lost(folder: &Path) -> u64 {
     let (kept, archives) = where_they_are(folder);
     let mut all: BTreeSet<u64> = kept.into_iter().collect();
-    for (_, _, places) in archives {
-        all.extend(places);
-    }
+    all.extend(archives.into_iter().flat_map(|archive| archive.places));
     let size = all.len() as u64;
     assert!(all.into_iter().eq(0..size), "a gap");
     size
@@ -96,10 +102,10 @@ fn nothing_is_lost(folder: &Path) -> u64 {
 fn each_is_in_one_place(folder: &Path) -> u64 {
     let (kept, archives) = where_they_are(folder);
     let mut next = 0;
-    for (first, end, places) in archives {
-        assert_eq!(first, next);
-        assert!(places.into_iter().eq(first..end));
-        next = end;
+    for archive in archives {
+        assert_eq!(archive.first, next);
+        assert!(archive.places.into_iter().eq(archive.first..archive.end));
+        next = archive.end;
     }
     assert!(kept.iter().copied().eq(next..next + kept.len() as u64));
     next
@@ -413,8 +419,8 @@ async fn archives_are_backed_up_beside_the_backup() {
     kms.stop();
 
     // An archive that is there is gone through with the rest.
-    let tampered = look_into_and_write(&place);
-    tampered
+    Connection::open(&place)
+        .expect("an archive")
         .execute_batch("UPDATE receipts SET leaf = x'00' WHERE seq = 100")
         .expect("written");
     fs::remove_file(target.path().join("kms.db")).expect("removed");
@@ -428,8 +434,4 @@ async fn archives_are_backed_up_beside_the_backup() {
         "{}",
         refused.stderr
     );
-}
-
-fn look_into_and_write(path: &Path) -> Connection {
-    Connection::open(path).expect("an archive")
 }

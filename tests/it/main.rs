@@ -48,6 +48,7 @@ mod receipts_secrecy;
 mod receipts_signatures;
 mod reload;
 mod reload_address;
+mod restore;
 mod secrecy;
 mod shutdown;
 mod signals;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use super::DATABASE;
 use crate::adapters::data_plane::sqlite::archive::{self, ArchiveSummary, Progress};
 use crate::cli::backup::store_file;
 use crate::cli::fault::{Fault, exit, load_config};
@@ -53,7 +54,7 @@ pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCod
 
 fn database(config_dir: Option<PathBuf>, arguments: &Arguments) -> Result<PathBuf, Fault> {
     match &arguments.data_dir {
-        Some(folder) => Ok(folder.join("kms.db")),
+        Some(folder) => Ok(folder.join(DATABASE)),
         None => store_file(&load_config(config_dir)?).map(Path::to_owned),
     }
 }

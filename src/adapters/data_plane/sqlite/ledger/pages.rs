@@ -211,3 +211,46 @@ fn scan(file: &Connection, query: &ReceiptQuery) -> rusqlite::Result<Scan> {
     }
     Ok(scan)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(number: u64) -> ReceiptPlace {
+        ReceiptPlace {
+            microseconds: number.cast_signed(),
+            leaf_index: number,
+        }
+    }
+
+    fn gather(gathered: &mut Gathered, begins: i64, found: &[u64], stopped_at: Option<u64>) {
+        let scan = Scan {
+            found: found.iter().copied().map(place).collect(),
+            stopped_at: stopped_at.map(place),
+        };
+        let taken = gathered.take_from(Some(begins), || Ok(Some(scan)));
+        taken.expect("nothing is read");
+    }
+
+    #[test]
+    fn a_page_ends_where_the_first_file_was_no_longer_looked_at() {
+        for stops in [[5, 9], [9, 5]] {
+            let mut page = Gathered::new(100);
+            gather(&mut page, 1, &[1, 4, 7], Some(stops[0]));
+            gather(&mut page, 1, &[2, 8], Some(stops[1]));
+            let (places, next) = page.finish();
+            // 7 and 8 may have others between them that nobody has seen.
+            assert_eq!(places, [1, 2, 4].map(place), "{stops:?}");
+            assert_eq!(next, Some(place(5)));
+        }
+    }
+
+    #[test]
+    fn a_full_page_goes_on_where_a_file_behind_it_was_left_out() {
+        let mut page = Gathered::new(2);
+        gather(&mut page, 1, &[1, 2], None);
+        let left_out = page.take_from(Some(3), || panic!("all of it is behind the page"));
+        left_out.expect("nothing is read");
+        assert_eq!(page.finish(), ([1, 2].map(place).to_vec(), Some(place(2))));
+    }
+}

@@ -106,3 +106,18 @@ async fn one_archiver_is_at_work_at_a_time() {
     let second = second.expect("it was asked");
     assert!(matches!(second, Err(ArchiveFault::Busy)), "{second:?}");
 }
+
+#[tokio::test]
+async fn receipts_are_removed_a_few_at_a_time() {
+    let folder = Folder::new();
+    drop(filled(&folder, 2_400).await);
+    let mut removed = Vec::new();
+    let moved = archive::run(&folder.database(), time(2_400), &mut |progress| {
+        if let Progress::Removed(until) = progress {
+            removed.push(until);
+        }
+    });
+    assert_eq!(moved.expect("nothing is in the way").removed, 2_304);
+    // Each step is a transaction that the service's writer waits for.
+    assert_eq!(removed, [1_000, 2_000, 2_304]);
+}

@@ -156,7 +156,11 @@ fn why(body: &[u8]) -> String {
         Ok(Envelope { error }) => {
             // Escaped, since it may be anybody's and goes to a terminal.
             let message = format!(": {}, {}", error.code, error.message);
-            message.escape_debug().to_string()
+            let shown = |c: char| match c {
+                '\'' | '"' => c.to_string(),
+                other => other.escape_debug().to_string(),
+            };
+            message.chars().map(shown).collect()
         }
         Err(_) => String::new(),
     }

@@ -225,7 +225,7 @@ fn a_service_that_asks_for_patience_is_asked_again() {
 
 #[test]
 fn a_service_that_refuses_is_quoted_and_its_address_named() {
-    let body = br#"{"error":{"code":"UNAUTHORIZED","message":"not \u001b[1m you"}}"#;
+    let body = br#"{"error":{"code":"UNAUTHORIZED","message":"not \u001b[1m you's"}}"#;
     let address = with_ledger(handed_over(), |path, _, answer| {
         match path.starts_with("tile/entries/") {
             true => (403, "", body.to_vec()),
@@ -234,7 +234,7 @@ fn a_service_that_refuses_is_quoted_and_its_address_named() {
     });
     let said = unreadable(&address);
     assert!(said.contains("entries/000 answers 403"), "{said}");
-    assert!(said.contains("UNAUTHORIZED, not \\u{1b}[1m you"), "{said}");
+    assert!(said.contains("UNAUTHORIZED, not \\u{1b}[1m you's"), "{said}");
 }
 
 #[test]

@@ -234,7 +234,10 @@ fn a_service_that_refuses_is_quoted_and_its_address_named() {
     });
     let said = unreadable(&address);
     assert!(said.contains("entries/000 answers 403"), "{said}");
-    assert!(said.contains("UNAUTHORIZED, not \\u{1b}[1m you's"), "{said}");
+    assert!(
+        said.contains("UNAUTHORIZED, not \\u{1b}[1m you's"),
+        "{said}"
+    );
 }
 
 #[test]

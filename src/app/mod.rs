@@ -46,6 +46,7 @@ use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::DataPlane;
+use crate::ports::hsm::HsmBackends;
 use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
@@ -108,7 +109,10 @@ impl App {
             ))),
         };
         let ports = Ports {
-            hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+            hsm: HsmBackends::new(
+                Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+                Vec::new(),
+            ),
             data_plane: Arc::clone(&data_plane),
             ledger: ledger_key.signer(),
             iam: Arc::new(iam),

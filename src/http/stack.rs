@@ -186,6 +186,7 @@ mod tests {
     use crate::domain::rate::{Rate, RateGroup, RatePolicy};
     use crate::domain::time::{Period, Timestamp};
     use crate::http::HttpLimits;
+    use crate::ports::hsm::HsmBackends;
     use crate::service::{KmsService, Ports, ServicePolicy};
     use crate::telemetry::metrics::Metrics;
 
@@ -193,7 +194,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
         let ports = Ports {
-            hsm: Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+            hsm: HsmBackends::new(
+                Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
+                Vec::new(),
+            ),
             data_plane: Arc::new(MemoryDataPlane::new()),
             ledger: Arc::new(LedgerSigner::from_seed(&[7; 32]).expect("a key")),
             iam: Arc::new(PlatformIam::development(Arc::new(SystemClock))),

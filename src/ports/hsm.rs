@@ -1,5 +1,7 @@
 //! `HsmBackend`: whatever holds secrets and works with them.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -38,7 +40,10 @@ pub trait HsmBackend: Send + Sync + 'static {
 
     /// What a key of this type can do here, the default first; empty when the
     /// backend cannot make such keys at all.
-    fn algorithms(&self, key_type: KeyType) -> Vec<Algorithm>;
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] while the backend cannot be asked.
+    fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError>;
 
     /// Makes a key with this id and proves it: a new pair has signed and
     /// verified, a new secret has sealed and opened, before it is handed out
@@ -116,8 +121,54 @@ pub trait HsmBackend: Send + Sync + 'static {
     async fn self_test(&self) -> Result<(), HsmError>;
 }
 
+/// The backends in use: the one that makes new keys, and those that hold others.
+/// A key stays with the backend that made it.
+pub struct HsmBackends {
+    for_new_keys: Arc<dyn HsmBackend>,
+    others: Vec<Arc<dyn HsmBackend>>,
+}
+
+impl HsmBackends {
+    /// These backends; no two of the same name.
+    pub fn new(for_new_keys: Arc<dyn HsmBackend>, others: Vec<Arc<dyn HsmBackend>>) -> Self {
+        Self {
+            for_new_keys,
+            others,
+        }
+    }
+
+    /// The one that makes new keys.
+    pub fn for_new_keys(&self) -> &dyn HsmBackend {
+        &*self.for_new_keys
+    }
+
+    /// The one that holds the keys of this backend's name.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] when the configuration has none of that name.
+    pub fn holding(&self, name: HsmBackendName) -> Result<&dyn HsmBackend, HsmError> {
+        self.all()
+            .find(|backend| backend.name() == name)
+            .ok_or_else(|| HsmError::Unavailable(Box::new(NotConfigured(name))))
+    }
+
+    /// Every one, that for new keys first.
+    pub fn all(&self) -> impl Iterator<Item = &dyn HsmBackend> {
+        std::iter::once(&self.for_new_keys)
+            .chain(&self.others)
+            .map(|backend| &**backend)
+    }
+}
+
+/// A key whose backend the configuration no longer names.
+#[derive(Debug, thiserror::Error)]
+#[error("the key is in the HSM backend {0}, which the configuration does not set up")]
+struct NotConfigured(HsmBackendName);
+
 /// A key that was made and that no store has taken yet.
 pub struct GeneratedKey {
+    /// Which backend made it.
+    pub backend: HsmBackendName,
     /// How the backend will find it.
     pub handle: KeyHandle,
     /// SPKI PEM of the public half; `None` for a symmetric key.

@@ -154,7 +154,7 @@ impl KmsService {
         let anchors_in_doubt = self.begin_settling();
         let keys_in_doubt = self.begin_settling_keys();
         let (hsm, store, newest, anchors) = tokio::join!(
-            deadline(self.ports.hsm.self_test()),
+            deadline(self.ports.hsm.for_new_keys().self_test()),
             deadline(data_plane.probe_write()),
             deadline(data_plane.newest_receipt()),
             deadline(data_plane.count_trust_anchors()),

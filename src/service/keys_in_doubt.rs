@@ -104,7 +104,11 @@ impl KmsService {
 
     /// Throws away a key that no store has.
     pub(super) async fn discard(&self, generated: GeneratedKey) {
-        if let Err(error) = self.ports.hsm.discard(generated).await {
+        let discarded = match self.ports.hsm.holding(generated.backend) {
+            Ok(hsm) => hsm.discard(generated).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = discarded {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "a key that was not stored could not be discarded in the HSM"
@@ -114,7 +118,11 @@ impl KmsService {
 
     /// Erases the backend's own copy of a key whose handle the store has forgotten.
     pub(super) async fn erase(&self, key_id: KeyId, permit: &ErasePermit) {
-        if let Err(error) = self.ports.hsm.erase(permit).await {
+        let erased = match self.ports.hsm.holding(permit.record().backend) {
+            Ok(hsm) => hsm.erase(permit).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = erased {
             tracing::error!(
                 %key_id,
                 error = &error as &dyn std::error::Error,

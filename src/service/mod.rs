@@ -29,7 +29,7 @@ use crate::domain::ids::{ModuleId, RequestId};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, KeyCounts};
-use crate::ports::hsm::HsmBackend;
+use crate::ports::hsm::HsmBackends;
 use crate::ports::iam::IamClient;
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::material::Material;
@@ -50,8 +50,8 @@ pub use trust_anchors::{
 
 /// Everything the service stands on.
 pub struct Ports {
-    /// Holds the keys.
-    pub hsm: Arc<dyn HsmBackend>,
+    /// Hold the keys.
+    pub hsm: HsmBackends,
     /// Holds everything else.
     pub data_plane: Arc<dyn DataPlane>,
     /// Signs receipts.

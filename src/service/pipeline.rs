@@ -227,7 +227,10 @@ impl KmsService {
         attempt.algorithm = Some(permit.algorithm().widen());
 
         let started = Instant::now();
-        let done = work.run(self.ports.hsm.as_ref(), &permit).await;
+        let done = match self.ports.hsm.holding(permit.record().backend) {
+            Ok(hsm) => work.run(hsm, &permit).await,
+            Err(error) => Err(error),
+        };
         self.metrics
             .observe_hsm(O::USAGE.as_str(), started.elapsed());
         match done {

@@ -35,6 +35,7 @@ use crate::domain::receipt::{Receipt, SignedReceipt};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::time::Period;
 use crate::ports::data_plane::{Change, Transaction};
+use crate::ports::hsm::{HsmBackend, HsmBackends};
 use crate::ports::ledger::{Handover, LedgerError};
 use crate::ports::ledger_store::LedgerStore;
 
@@ -113,7 +114,7 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
     let software = SoftwareHsm::new(kek, SoftwareHsmSettings::default());
     let hsm = Arc::new(BookkeepingHsm::new(software));
     let ports = Ports {
-        hsm: Arc::clone(&hsm) as Arc<dyn HsmBackend>,
+        hsm: HsmBackends::new(Arc::clone(&hsm) as Arc<dyn HsmBackend>, Vec::new()),
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
         iam,

@@ -178,7 +178,7 @@ impl Harness<'_> {
 
     /// What this backend can do with a key type, of one family.
     pub(crate) fn offered<A: AlgorithmFamily>(&self, key_type: KeyType) -> Vec<A> {
-        let offered = self.hsm.algorithms(key_type);
+        let offered = self.hsm.algorithms(key_type).expect("it can be asked");
         offered.into_iter().filter_map(A::narrow).collect()
     }
 }

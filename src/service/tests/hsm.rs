@@ -41,7 +41,7 @@ impl HsmBackend for BookkeepingHsm {
         self.software.name()
     }
 
-    fn algorithms(&self, key_type: KeyType) -> Vec<Algorithm> {
+    fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError> {
         self.software.algorithms(key_type)
     }
 

@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_keys_receipts_anchors.sql"),
     include_str!("migrations/0002_spent_grants.sql"),
     include_str!("migrations/0003_ledger_tree.sql"),
+    include_str!("migrations/0004_keys_over_time.sql"),
 ];
 
 /// Statements that a connection keeps prepared: more than there are in this room.

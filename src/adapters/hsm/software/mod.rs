@@ -164,8 +164,8 @@ impl HsmBackend for SoftwareHsm {
         HsmBackendName::Software
     }
 
-    fn algorithms(&self, key_type: KeyType) -> Vec<Algorithm> {
-        key_type.algorithms().to_vec()
+    fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError> {
+        Ok(key_type.algorithms().to_vec())
     }
 
     async fn generate(

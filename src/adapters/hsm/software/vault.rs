@@ -10,7 +10,7 @@ use super::kek::KeyEncryptionKey;
 use super::seal::{self, SecretBinding};
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::KeyId;
-use crate::domain::key::{KeyHandle, KeyRecord};
+use crate::domain::key::{HsmBackendName, KeyHandle, KeyRecord};
 use crate::ports::hsm::{GeneratedKey, HsmFault};
 
 /// How many erased keys are remembered. A use that was permitted before its key
@@ -96,6 +96,7 @@ impl Vault {
         let stored = self.unseal(binding, &handle)?;
         new.prove(&stored.key)?;
         Ok(GeneratedKey {
+            backend: HsmBackendName::Software,
             handle,
             public_key: new.public_key,
         })

@@ -45,13 +45,13 @@ fn a_newer_database_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
     let foreign = folder.foreign_connection();
-    foreign.pragma_update(None, "user_version", 4).expect("set");
+    foreign.pragma_update(None, "user_version", 5).expect("set");
     drop(foreign);
     assert!(matches!(
         folder.refusal(),
         OpenError::Newer {
-            found: 4,
-            supported: 3
+            found: 5,
+            supported: 4
         }
     ));
 }
@@ -82,7 +82,7 @@ async fn a_database_of_the_first_release_takes_the_later_steps_and_keeps_what_it
         .foreign_connection()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .expect("a pragma");
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
     let found = store
         .find_trust_anchor(&anchor.scope, anchor.trust_anchor_id)
         .await;
@@ -174,10 +174,25 @@ async fn the_schema_itself_refuses_what_must_not_happen() {
             "stays destroyed",
         ),
         ("DELETE FROM key_handles", "in place"),
-        ("UPDATE key_handles SET handle = x'01'", "only ever erased"),
+        (
+            "UPDATE keys SET key_state = 'archived' WHERE key_state = 'destroyed'",
+            "stays destroyed",
+        ),
+        (
+            "UPDATE keys SET erase_at = 1 WHERE key_state = 'destroyed'",
+            "stays erased",
+        ),
+        (
+            "UPDATE key_handles SET handle = x'01'",
+            "overwritten in place",
+        ),
         (
             "UPDATE key_handles SET slot = slot + 100",
-            "only ever erased",
+            "overwritten in place",
+        ),
+        (
+            "UPDATE key_handles SET handle = randomblob(length(handle))",
+            "stays erased",
         ),
     ] {
         let refused = foreign.execute_batch(statement).expect_err(statement);

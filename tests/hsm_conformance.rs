@@ -11,6 +11,8 @@ mod published_vectors;
 mod software;
 #[path = "hsm_conformance/suite.rs"]
 mod suite;
+#[path = "hsm_conformance/token.rs"]
+mod token;
 
 /// Runs the whole suite for the backend that `$backend` makes. Whatever the
 /// expression gives back lives as long as each test, a folder or a token included.
@@ -52,4 +54,8 @@ macro_rules! conforms {
 
 mod software_hsm {
     conforms!(super::software::SoftwareBackend::new());
+}
+
+mod token_behind_pkcs11 {
+    conforms!(super::token::TokenBackend::new().await);
 }

@@ -26,6 +26,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("rusqlite", &["adapters"]),
+    ("cryptoki", &["adapters"]),
     // The domain hashes the ledger's tree with the one engine there is.
     ("aws_lc_rs", &["adapters", "cli", "domain"]),
     ("ed25519_dalek", &["adapters"]),

@@ -2,6 +2,7 @@
 //! only place that sees every room.
 
 mod anchors;
+mod hsm;
 mod identities;
 mod known_checkpoint;
 mod ledger_key;
@@ -36,17 +37,15 @@ use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
-use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
 use crate::adapters::secret_file::LaidOutBy;
 use crate::adapters::trust_plane::X509TrustPlane;
-use crate::config::{Config, CorsOrigins, KeySetLocation, StoreUrl};
+use crate::config::{Config, CorsOrigins, KeySetLocation, Source, StoreUrl};
 use crate::domain::algorithm::KeyType;
 use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::DataPlane;
-use crate::ports::hsm::HsmBackends;
 use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
@@ -81,6 +80,19 @@ impl App {
     /// # Errors
     /// [`StartError`], with how to mend it where the operator can.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, None).await
+    }
+
+    /// The same, with a configuration that was read from `source` and is read again
+    /// from there where only that can renew something.
+    ///
+    /// # Errors
+    /// As for [`App::start`].
+    pub async fn start_from(config: &Config, source: Source) -> Result<Self, StartError> {
+        Self::start_with(config, Some(Arc::new(source))).await
+    }
+
+    async fn start_with(config: &Config, source: Option<Arc<Source>>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let first_look = FirstLook::at(renewable_files(config));
@@ -88,7 +100,7 @@ impl App {
         let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
-        let kek = key_encryption_key(config, data_plane.as_ref()).await?;
+        let backends = hsm::backends(config, source, data_plane.as_ref(), &clock).await?;
         let ledger_key = begin_ledger(&config.data_dir, &data_plane).await?;
         let (iam, keys) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
@@ -109,10 +121,7 @@ impl App {
             ))),
         };
         let ports = Ports {
-            hsm: HsmBackends::new(
-                Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
-                Vec::new(),
-            ),
+            hsm: backends.hsm,
             data_plane: Arc::clone(&data_plane),
             ledger: ledger_key.signer(),
             iam: Arc::new(iam),
@@ -123,6 +132,9 @@ impl App {
         // Read anew with the rest; the health report has checks of its own for them.
         material.push(Arc::new(anchors));
         material.push(Arc::new(ledger_key));
+        if let Some(pin) = backends.pin {
+            material.push(Arc::new(pin));
+        }
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
         let reload = ReloadHandle::new();

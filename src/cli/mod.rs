@@ -5,6 +5,7 @@ mod backup;
 pub mod check_config;
 mod dev_pki;
 mod fault;
+mod hsm;
 mod ledger;
 mod restore;
 mod serve;
@@ -45,6 +46,11 @@ enum Command {
     Backup(backup::Arguments),
     /// Makes a backup the store, where there is none, once its whole ledger verifies.
     Restore(restore::Arguments),
+    /// Looks at the HSM.
+    Hsm {
+        #[command(subcommand)]
+        command: hsm::HsmCommand,
+    },
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -61,6 +67,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
         Command::Restore(wanted) => restore::run(arguments.config, &wanted),
+        Command::Hsm { command } => hsm::run(&command, arguments.config),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

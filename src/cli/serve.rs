@@ -15,7 +15,8 @@ use crate::telemetry::log;
 /// Runs the service. Exits with 0 after an orderly shutdown, 64 for a faulty
 /// configuration and 1 when it cannot start.
 pub(super) fn run(config_dir: Option<PathBuf>) -> ExitCode {
-    let loaded = match Config::load(&Source::from_process(config_dir)) {
+    let source = Source::from_process(config_dir);
+    let loaded = match Config::load(&source) {
         Ok(loaded) => loaded,
         Err(faults) => {
             // Before there is a log there is standard error; if even that is
@@ -33,7 +34,7 @@ pub(super) fn run(config_dir: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(serve(&config)) {
+    match runtime.block_on(serve(&config, source)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
@@ -42,7 +43,7 @@ pub(super) fn run(config_dir: Option<PathBuf>) -> ExitCode {
 /// Only the composition root and what calls it may box any error.
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(config: &Config) -> Result<(), AnyError> {
+async fn serve(config: &Config, source: Source) -> Result<(), AnyError> {
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -54,7 +55,7 @@ async fn serve(config: &Config) -> Result<(), AnyError> {
     if let Some(warning) = development_warning(config) {
         tracing::warn!("{warning}");
     }
-    let app = App::start(config).await?;
+    let app = App::start_from(config, source).await?;
     let operations = app.operations_address()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -70,7 +71,7 @@ async fn serve(config: &Config) -> Result<(), AnyError> {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
                 _ = hangup.recv() => {
-                    tracing::info!("SIGHUP: reading certificates, key sets and anchors again");
+                    tracing::info!("SIGHUP: reading certificates, key sets, anchors and the token's PIN again");
                     reload.reload();
                 }
             }

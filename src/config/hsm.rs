@@ -3,11 +3,12 @@
 //! It knows names and paths, and opens nothing.
 
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use super::value::{choice, flag, path, secret, text, whole};
+use super::value::{choice, flag, path, period, secret, text, whole};
 use crate::domain::secret::SecretBytes;
+use crate::domain::time::Period;
 
 /// The HSM in use, and the settings of each kind.
 pub struct Hsm {
@@ -43,10 +44,48 @@ pub struct Pkcs11 {
     pub module: Option<PathBuf>,
     /// The label of the token.
     pub token_label: Option<String>,
+    /// The serial number of the token, where the label alone does not tell it.
+    pub token_serial: Option<String>,
     /// The user's PIN.
     pub pin: Option<SecretBytes>,
-    /// How many sessions are kept open.
+    /// How many sessions are kept open; 8 where it is not set.
     pub sessions: Option<NonZeroU16>,
+    /// How long one call to the token may take.
+    pub deadline: Period,
+}
+
+/// How many sessions are kept open with a token.
+pub(super) const DEFAULT_SESSIONS: u16 = 8;
+
+/// A token that can be reached: all that has to be said is said.
+#[derive(Clone, Copy)]
+pub struct Token<'a> {
+    /// The vendor's library.
+    pub module: &'a Path,
+    /// The label of the token.
+    pub label: &'a str,
+    /// The serial number of the token, where it is given.
+    pub serial: Option<&'a str>,
+    /// The user's PIN.
+    pub pin: &'a SecretBytes,
+}
+
+impl Pkcs11 {
+    /// The token, if module, label and PIN are set; its names without the blanks that
+    /// tokens fill them up with.
+    pub fn token(&self) -> Option<Token<'_>> {
+        Some(Token {
+            module: self.module.as_deref()?,
+            label: self.token_label.as_deref()?.trim(),
+            serial: self.token_serial.as_deref().map(str::trim),
+            pin: self.pin.as_ref()?,
+        })
+    }
+
+    /// How many sessions are kept open.
+    pub fn sessions(&self) -> usize {
+        usize::from(self.sessions.map_or(DEFAULT_SESSIONS, NonZeroU16::get))
+    }
 }
 
 impl Hsm {
@@ -65,8 +104,10 @@ impl Hsm {
             pkcs11: Pkcs11 {
                 module: reader.take_optional("hsm.pkcs11.module", path),
                 token_label: reader.take_optional("hsm.pkcs11.token_label", text),
+                token_serial: reader.take_optional("hsm.pkcs11.token_serial", text),
                 pin: reader.take_optional("hsm.pkcs11.pin", secret),
                 sessions: reader.take_optional("hsm.pkcs11.sessions", whole(1..=1024)),
+                deadline: reader.take("hsm.pkcs11.deadline", period),
             },
         }
     }

@@ -4,22 +4,15 @@
 //! Whoever builds one of these deletes its line here.
 
 use super::fault::Fault;
-use super::{Config, HsmKind, StoreUrl};
+use super::{Config, StoreUrl};
 
 /// The settings that ask for what isn't there.
 pub(super) fn check(config: &Config) -> Vec<Fault> {
-    let asked = [
-        (
-            config.hsm.backend == HsmKind::Pkcs11,
-            "hsm.backend",
-            "this version doesn't speak PKCS#11 yet; set it to software",
-        ),
-        (
-            matches!(config.store.url, StoreUrl::Postgres(_)),
-            "store.url",
-            "this version doesn't speak to PostgreSQL yet; set sqlite:PATH",
-        ),
-    ];
+    let asked = [(
+        matches!(config.store.url, StoreUrl::Postgres(_)),
+        "store.url",
+        "this version doesn't speak to PostgreSQL yet; set sqlite:PATH",
+    )];
     asked
         .into_iter()
         .filter(|(is_asked, ..)| *is_asked)
@@ -33,24 +26,19 @@ mod tests {
 
     #[test]
     fn everything_this_version_cannot_do_is_refused_by_name() {
-        for (variable, value, setting) in [
-            ("KMS__HSM__BACKEND", "pkcs11", "hsm.backend"),
-            ("KMS__STORE__URL", "postgres://u@h/d", "store.url"),
-        ] {
-            let given = Given::new("development").set(variable, value);
-            let mut faults = faults_of(&given);
-            faults.retain(|fault| fault.contains("this version"));
-            assert_eq!(faults.len(), 1, "{variable}: {faults:?}");
-            assert!(faults[0].starts_with(setting), "{faults:?}");
-            assert!(faults[0].contains(variable), "{faults:?}");
-        }
+        let given = Given::new("development").set("KMS__STORE__URL", "postgres://u@h/d");
+        let mut faults = faults_of(&given);
+        faults.retain(|fault| fault.contains("this version"));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].starts_with("store.url"), "{faults:?}");
+        assert!(faults[0].contains("KMS__STORE__URL"), "{faults:?}");
     }
 
     #[test]
     fn what_production_refuses_is_listed_beside_what_is_missing_here() {
-        let given = Given::new("production").set("KMS__HSM__BACKEND", "pkcs11");
+        let given = Given::new("production").set("KMS__STORE__URL", "postgres://u@h/d");
         let message = faults_of(&given).join("\n");
-        for expected in ["tls.client_ca", "hsm.backend (KMS__HSM__BACKEND)"] {
+        for expected in ["tls.client_ca", "store.url (KMS__STORE__URL)"] {
             assert!(message.contains(expected), "{expected} in {message}");
         }
     }

@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     check_listeners(config, &mut faults);
     check_tls(config, &mut faults);
     check_tokens(config, &mut faults);
+    check_hsm(config, &mut faults);
     if config.environment.is_production() {
         check_production(config, &mut faults);
     }
@@ -83,6 +84,36 @@ fn check_tokens(config: &Config, faults: &mut Vec<Fault>) {
         let what = "approvals.mode is signed, and needs the approvers' public keys; set it to \
                     their JWKS, a file or an address";
         faults.push(Fault::new("approvals.jwks", what));
+    }
+}
+
+/// A token is reached by all three or not at all.
+fn check_hsm(config: &Config, faults: &mut Vec<Fault>) {
+    if config.hsm.backend != HsmKind::Pkcs11 {
+        return;
+    }
+    let pkcs11 = &config.hsm.pkcs11;
+    for (setting, is_set, what) in [
+        (
+            "hsm.pkcs11.module",
+            pkcs11.module.is_some(),
+            "the path of the vendor's library (also HSM_ENDPOINT)",
+        ),
+        (
+            "hsm.pkcs11.token_label",
+            pkcs11.token_label.is_some(),
+            "the label of the token",
+        ),
+        (
+            "hsm.pkcs11.pin",
+            pkcs11.pin.is_some(),
+            "the user's PIN (also HSM_CREDENTIALS)",
+        ),
+    ] {
+        if !is_set {
+            let what = format!("hsm.backend is pkcs11, and needs {what}");
+            faults.push(Fault::new(setting, what));
+        }
     }
 }
 
@@ -337,8 +368,26 @@ mod tests {
         let given = production(folder.path())
             .set("KMS__HSM__BACKEND", "pkcs11")
             .set("KMS__HSM__ALLOW_SOFTWARE_IN_PRODUCTION", "false")
-            .set("KMS__HSM__SOFTWARE__KEK_FILE", "");
+            .set("KMS__HSM__SOFTWARE__KEK_FILE", "")
+            .set("HSM_ENDPOINT", "token.so")
+            .set("KMS__HSM__PKCS11__TOKEN_LABEL", " kms  ")
+            .set("HSM_CREDENTIALS", "1234");
         assert_eq!(broken(&given), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_token_needs_module_label_and_pin_and_each_is_named() {
+        let given = Given::new("development").set("KMS__HSM__BACKEND", "pkcs11");
+        let faults = broken(&given);
+        for (setting, how) in [
+            ("hsm.pkcs11.module", "HSM_ENDPOINT"),
+            ("hsm.pkcs11.token_label", "label"),
+            ("hsm.pkcs11.pin", "HSM_CREDENTIALS"),
+        ] {
+            let is_named = |fault: &&String| fault.starts_with(setting) && fault.contains(how);
+            assert_eq!(faults.iter().filter(is_named).count(), 1, "{faults:?}");
+        }
+        assert_eq!(faults.len(), 3);
     }
 
     #[test]

@@ -23,12 +23,20 @@ pub(super) fn check(config: &Config, effective: &Effective) -> Vec<String> {
             ));
         }
     }
-    if config.hsm.backend != HsmKind::Pkcs11 {
-        for name in ["module", "token_label", "pin", "sessions"] {
+    if config.hsm.backend != HsmKind::Pkcs11 && config.hsm.pkcs11.token().is_none() {
+        for name in [
+            "module",
+            "token_label",
+            "token_serial",
+            "pin",
+            "sessions",
+            "deadline",
+        ] {
             let name = format!("hsm.pkcs11.{name}");
             if effective.is_chosen(&name) {
                 warnings.push(format!(
-                    "{name} is set, and unused while hsm.backend is software"
+                    "{name} is set, and unused while hsm.backend is software and not all of \
+                     hsm.pkcs11.module, token_label and pin are set"
                 ));
             }
         }

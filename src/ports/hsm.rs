@@ -1,5 +1,6 @@
 //! `HsmBackend`: whatever holds secrets and works with them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -57,11 +58,12 @@ pub trait HsmBackend: Send + Sync + 'static {
         key_id: KeyId,
     ) -> Result<GeneratedKey, HsmError>;
 
-    /// Undoes `generate` for a key that no store has taken.
+    /// Undoes `generate`, whatever it came to, for a key that no store has taken.
+    /// A key that is not there is no error.
     ///
     /// # Errors
     /// [`HsmError::Unavailable`]; the key is then an orphan in the backend.
-    async fn discard(&self, generated: GeneratedKey) -> Result<(), HsmError>;
+    async fn discard(&self, key_id: KeyId) -> Result<(), HsmError>;
 
     /// Signs `data`, which is the message and not its hash.
     ///
@@ -119,6 +121,21 @@ pub trait HsmBackend: Send + Sync + 'static {
     /// # Errors
     /// [`HsmError::Unavailable`] or [`HsmError::Fault`].
     async fn self_test(&self) -> Result<(), HsmError>;
+
+    /// The keys that the backend keeps itself, somebody else's among them; `None`
+    /// where a key's handle is all there is of it.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`].
+    async fn inventory(&self) -> Result<Option<HashSet<KeyId>>, HsmError> {
+        Ok(None)
+    }
+
+    /// How the backend stands, in words for an operator and without secrets; asks
+    /// nobody.
+    fn condition(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The backends in use: the one that makes new keys, and those that hold others.
@@ -213,7 +230,16 @@ pub enum HsmFault {
     /// A new key did not pass its own proof.
     #[error("the new key failed its proof")]
     ProofFailed,
-    /// The cryptographic library refused what it must accept.
+    /// The cryptographic library, or the token, refused what it must accept.
     #[error("the cryptographic library refused a valid operation")]
     Refused,
+    /// The backend no longer has what the handle names.
+    #[error("the key is not in the backend")]
+    Missing,
+    /// The backend has more than one of what the handle names.
+    #[error("the backend has several keys of one id")]
+    Ambiguous,
+    /// What the handle names belongs to another scope.
+    #[error("the key in the backend belongs to another scope")]
+    ForeignObject,
 }

@@ -10,7 +10,7 @@
 use super::KmsService;
 use super::doubts::Doubts;
 use crate::domain::ids::{KeyId, KeyRef};
-use crate::domain::key::{KeyHandle, KeyState};
+use crate::domain::key::{HsmBackendName, KeyHandle, KeyState};
 use crate::domain::lifecycle_permit::ErasePermit;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::Unavailable;
@@ -45,6 +45,11 @@ impl UnsettledKey<'_> {
             Some(LooseEnd::Made(generated)) => Some(&generated.handle),
             _ => None,
         }
+    }
+
+    /// Which key it is.
+    pub(super) fn key_id(&self) -> Option<KeyId> {
+        self.doubt.as_ref().map(|doubt| doubt.key_id)
     }
 
     /// The store has answered: what is left to do is the caller's to do, or not.
@@ -103,13 +108,14 @@ impl KmsService {
     }
 
     /// Throws away a key that no store has.
-    pub(super) async fn discard(&self, generated: GeneratedKey) {
-        let discarded = match self.ports.hsm.holding(generated.backend) {
-            Ok(hsm) => hsm.discard(generated).await,
+    pub(super) async fn discard(&self, key_id: KeyId, backend: HsmBackendName) {
+        let discarded = match self.ports.hsm.holding(backend) {
+            Ok(hsm) => hsm.discard(key_id).await,
             Err(error) => Err(error),
         };
         if let Err(error) = discarded {
             tracing::error!(
+                %key_id,
                 error = &error as &dyn std::error::Error,
                 "a key that was not stored could not be discarded in the HSM"
             );
@@ -150,7 +156,7 @@ impl KeySettlingRound<'_> {
             );
             match (doubt.end, kept) {
                 (LooseEnd::Made(generated), None) => {
-                    self.service.discard(generated).await;
+                    self.service.discard(doubt.key_id, generated.backend).await;
                 }
                 (LooseEnd::Revoking(permit), Some(KeyState::Destroyed)) => {
                     self.service.erase(doubt.key_id, &permit).await;

@@ -20,7 +20,7 @@ use crate::domain::receipt::{
 use crate::domain::scope::Scope;
 use crate::domain::usage::UsageReservation;
 use crate::ports::data_plane::{CommitError, Conflict, KeyUseMark, Transaction, Unavailable};
-use crate::ports::hsm::{HsmBackend, HsmError};
+use crate::ports::hsm::{HsmBackend, HsmError, HsmFault};
 
 /// How often a use starts over because its key changed between the look-up and
 /// the commit. A key's state only moves forward, so it cannot happen more often
@@ -426,7 +426,9 @@ pub(super) fn store_away(away: Unavailable) -> KmsError {
 pub(super) fn hsm_failure(failure: HsmError) -> KmsError {
     match failure {
         HsmError::Undecryptable => RequestFault::Undecryptable.into(),
-        HsmError::Unavailable(_) => KmsError::unavailable(Dependency::Hsm, failure),
+        HsmError::Unavailable(_) | HsmError::Fault(HsmFault::Missing) => {
+            KmsError::unavailable(Dependency::Hsm, failure)
+        }
         HsmError::Fault(_) => KmsError::internal(failure),
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{KmsProcess, base64, in_scope, unbase64};
 
 /// Every setting of the contract.
-const SETTINGS: [&str; 51] = [
+const SETTINGS: [&str; 53] = [
     "data_dir",
     "server.listen",
     "server.ops_listen",
@@ -36,8 +36,10 @@ const SETTINGS: [&str; 51] = [
     "hsm.software.kek_file",
     "hsm.pkcs11.module",
     "hsm.pkcs11.token_label",
+    "hsm.pkcs11.token_serial",
     "hsm.pkcs11.pin",
     "hsm.pkcs11.sessions",
+    "hsm.pkcs11.deadline",
     "store.url",
     "keys.rotation_schedule.RSA-2048",
     "keys.rotation_schedule.Ed25519",

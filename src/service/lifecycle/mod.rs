@@ -104,13 +104,16 @@ impl KmsService {
         receipt: SignedReceipt,
         unsettled: UnsettledKey<'_>,
     ) -> Result<Option<LooseEnd>, Failure> {
+        let key_id = unsettled.key_id();
         match self.keep(changes, receipt).await {
             Ok(()) => Ok(unsettled.settled()),
             // Kept or not: the key stays in doubt until the store tells.
             Err(away @ Failure::NotKept(_)) => Err(away),
             Err(failure) => {
-                if let Some(LooseEnd::Made(generated)) = unsettled.settled() {
-                    self.discard(generated).await;
+                if let Some(LooseEnd::Made(generated)) = unsettled.settled()
+                    && let Some(key_id) = key_id
+                {
+                    self.discard(key_id, generated.backend).await;
                 }
                 Err(failure)
             }

@@ -1,6 +1,6 @@
 //! A backend that keeps books: which keys it made, and which it threw away again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -18,7 +18,7 @@ use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, Nonce};
 pub(super) struct BookkeepingHsm {
     software: SoftwareHsm,
     /// The handles of the keys that are in the backend.
-    holds: Mutex<BTreeSet<Vec<u8>>>,
+    holds: Mutex<BTreeMap<KeyId, Vec<u8>>>,
 }
 
 impl BookkeepingHsm {
@@ -31,7 +31,7 @@ impl BookkeepingHsm {
 
     /// The handles of the keys that were made and not thrown away or erased since.
     pub(super) fn holds(&self) -> BTreeSet<Vec<u8>> {
-        self.holds.lock().unwrap().clone()
+        self.holds.lock().unwrap().values().cloned().collect()
     }
 }
 
@@ -52,14 +52,13 @@ impl HsmBackend for BookkeepingHsm {
     ) -> Result<GeneratedKey, HsmError> {
         let generated = self.software.generate(permit, key_id).await?;
         let handle = generated.handle.as_bytes().to_vec();
-        self.holds.lock().unwrap().insert(handle);
+        self.holds.lock().unwrap().insert(key_id, handle);
         Ok(generated)
     }
 
-    async fn discard(&self, generated: GeneratedKey) -> Result<(), HsmError> {
-        let handle = generated.handle.as_bytes().to_vec();
-        self.holds.lock().unwrap().remove(&handle);
-        self.software.discard(generated).await
+    async fn discard(&self, key_id: KeyId) -> Result<(), HsmError> {
+        self.holds.lock().unwrap().remove(&key_id);
+        self.software.discard(key_id).await
     }
 
     async fn sign(&self, permit: &Permit<Sign>, data: Bytes) -> Result<Vec<u8>, HsmError> {
@@ -95,9 +94,8 @@ impl HsmBackend for BookkeepingHsm {
     }
 
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
-        if let Some(handle) = permit.handle() {
-            self.holds.lock().unwrap().remove(handle.as_bytes());
-        }
+        let key_id = permit.record().key_id;
+        self.holds.lock().unwrap().remove(&key_id);
         self.software.erase(permit).await
     }
 

@@ -14,6 +14,7 @@ mod raw;
 pub(crate) mod renewing;
 mod service;
 mod small_disk;
+pub(crate) mod token;
 
 pub(crate) use approver::{Approver, SignedKms};
 pub(crate) use faulty_disk::FaultyDisk;

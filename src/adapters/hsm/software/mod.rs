@@ -191,9 +191,8 @@ impl HsmBackend for SoftwareHsm {
         .map_err(HsmError::Fault)
     }
 
-    async fn discard(&self, generated: GeneratedKey) -> Result<(), HsmError> {
+    async fn discard(&self, _key_id: KeyId) -> Result<(), HsmError> {
         // The sealed secret is in the handle and nowhere else.
-        drop(generated);
         Ok(())
     }
 

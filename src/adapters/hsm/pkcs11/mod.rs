@@ -1,0 +1,257 @@
+//! `Pkcs11Hsm`: keys in a token behind a PKCS#11 module. The token makes them, keeps
+//! them and works with them; what leaves it is public keys, signatures and ciphertexts.
+//! A key's handle says which token has it, and how it proves itself there.
+//!
+//! This file is the port. Threads and deadlines are in `workers`, the connection in
+//! `connection`, the work in `operations`, what modules do oddly in `quirks`. Slot,
+//! Token, Session and Mechanism are words of this room only.
+
+pub mod check;
+mod connection;
+mod fault;
+mod handle;
+mod library;
+mod mechanisms;
+mod operations;
+mod queue;
+mod quirks;
+mod session;
+mod templates;
+mod token;
+mod workers;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use self::connection::Connector;
+use self::fault::{CallFault, TokenError};
+use self::handle::TokenHandle;
+use self::session::{TokenSession, WantedKey};
+use self::workers::{Effect, Workers};
+use super::public_key::PublicKeys;
+use crate::domain::algorithm::{Algorithm, KeyType};
+use crate::domain::ids::KeyId;
+use crate::domain::key::HsmBackendName;
+use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
+use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
+use crate::domain::secret::SecretBytes;
+use crate::ports::clock::Clock;
+use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
+
+pub use self::token::TokenName;
+
+/// Public keys that are kept parsed, of about 5 KiB each.
+const PARSED_PUBLIC_KEYS: usize = 10_000;
+
+/// Checking a signature of more than this many bytes takes longer than an async
+/// worker may be kept busy: SHA-256 hashes 64 KiB in 40 µs, SHA-512 16 in as much.
+const CHECKED_HERE: usize = 16 * 1024;
+
+/// How to reach a token.
+pub struct Pkcs11Settings {
+    /// The module's library.
+    pub module: PathBuf,
+    /// Which token.
+    pub token: TokenName,
+    /// The user's PIN.
+    pub pin: Arc<SecretBytes>,
+    /// How many sessions to work with, where the token has as many.
+    pub sessions: usize,
+    /// How long a call may take; making a key three times as long.
+    pub deadline: Duration,
+}
+
+/// The HSM behind a PKCS#11 module.
+pub struct Pkcs11Hsm {
+    workers: Workers,
+    public_keys: PublicKeys,
+    /// Making a key takes long: some sessions stay free of it.
+    making: Semaphore,
+    deadline: Duration,
+}
+
+impl Pkcs11Hsm {
+    /// An HSM that looks for its token at once and for as long as it is away.
+    pub fn new(settings: Pkcs11Settings, clock: Arc<dyn Clock>) -> Self {
+        let connector = Connector::new(settings.module, settings.token, settings.pin);
+        Self {
+            workers: Workers::start(connector, settings.sessions, clock),
+            public_keys: PublicKeys::new(PARSED_PUBLIC_KEYS),
+            making: Semaphore::new((settings.sessions / 2).max(1)),
+            deadline: settings.deadline,
+        }
+    }
+
+    /// Tries the token again with this PIN, though it refused one before, and says
+    /// what comes of it.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] when it does not come to a login.
+    pub async fn renew_pin(&self, pin: Arc<SecretBytes>) -> Result<(), HsmError> {
+        self.workers.connector().renew_pin(pin);
+        self.call(|_| Ok(())).await
+    }
+
+    /// A call that comes to the same when it is made twice.
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl Fn(&TokenSession) -> Result<T, CallFault> + Send + 'static,
+    ) -> Result<T, HsmError> {
+        self.workers.call(Effect::None, self.deadline, work).await
+    }
+
+    fn wanted<O: KeyOperation>(&self, permit: &Permit<O>) -> Result<WantedKey, HsmError> {
+        let record = permit.record();
+        let handle = permit
+            .handle()
+            .ok_or(HsmError::Fault(HsmFault::MalformedKey))?;
+        let handle = TokenHandle::decode(handle, record.key_id).map_err(CallFault::into_answer)?;
+        let public_key = match record.key_type {
+            KeyType::Rsa2048 | KeyType::Ed25519 => {
+                Some(self.public_keys.of(record).map_err(HsmError::Fault)?)
+            }
+            KeyType::Aes256 => None,
+        };
+        Ok(WantedKey {
+            handle,
+            key_type: record.key_type,
+            label: templates::label(&record.scope),
+            public_key,
+        })
+    }
+}
+
+#[async_trait]
+impl HsmBackend for Pkcs11Hsm {
+    fn name(&self) -> HsmBackendName {
+        HsmBackendName::Pkcs11
+    }
+
+    fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError> {
+        match self.workers.connector().current() {
+            Some(generation) => Ok(generation.abilities.algorithms(key_type)),
+            None => Err(HsmError::Unavailable(Box::new(TokenError::Away(
+                "no token is connected".to_owned(),
+            )))),
+        }
+    }
+
+    async fn generate(
+        &self,
+        permit: &GeneratePermit,
+        key_id: KeyId,
+    ) -> Result<GeneratedKey, HsmError> {
+        let _turn = self
+            .making
+            .acquire()
+            .await
+            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
+        let (key_type, scope) = (permit.key_type(), permit.scope().clone());
+        let limit = self.deadline * 3;
+        self.workers
+            .call(Effect::Makes, limit, move |session| {
+                session.generate(key_type, key_id, &scope)
+            })
+            .await
+    }
+
+    async fn discard(&self, key_id: KeyId) -> Result<(), HsmError> {
+        self.call(move |session| session.destroy(key_id)).await
+    }
+
+    async fn sign(&self, permit: &Permit<Sign>, data: Bytes) -> Result<Vec<u8>, HsmError> {
+        let algorithm = permit.algorithm();
+        let key = self.wanted(permit)?;
+        self.call(move |session| session.sign(&key, algorithm, &data))
+            .await
+    }
+
+    async fn verify(
+        &self,
+        permit: &Permit<Verify>,
+        data: Bytes,
+        signature: Bytes,
+    ) -> Result<bool, HsmError> {
+        let algorithm = permit.algorithm();
+        let key = self
+            .public_keys
+            .of(permit.record())
+            .map_err(HsmError::Fault)?;
+        let is_short = data.len() <= CHECKED_HERE;
+        let check = move || key.verify(algorithm, &data, &signature);
+        if is_short {
+            return check().map_err(HsmError::Fault);
+        }
+        tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|failure| HsmError::Unavailable(failure.into()))?
+            .map_err(HsmError::Fault)
+    }
+
+    async fn encrypt(
+        &self,
+        permit: &Permit<Encrypt>,
+        plaintext: Bytes,
+        aad: Bytes,
+    ) -> Result<Encrypted, HsmError> {
+        let algorithm = permit.algorithm();
+        let key = self.wanted(permit)?;
+        self.call(move |session| session.encrypt(&key, algorithm, &plaintext, &aad))
+            .await
+    }
+
+    async fn decrypt(
+        &self,
+        permit: &Permit<Decrypt>,
+        nonce: Nonce,
+        ciphertext: Bytes,
+        aad: Bytes,
+    ) -> Result<SecretBytes, HsmError> {
+        let algorithm = permit.algorithm();
+        let key = self.wanted(permit)?;
+        self.call(move |session| session.decrypt(&key, algorithm, nonce, &ciphertext, &aad))
+            .await
+    }
+
+    async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
+        let key_id = permit.record().key_id;
+        self.call(move |session| session.destroy(key_id)).await
+    }
+
+    async fn self_test(&self) -> Result<(), HsmError> {
+        self.call(TokenSession::self_test).await
+    }
+
+    async fn inventory(&self) -> Result<Option<HashSet<KeyId>>, HsmError> {
+        let ids = self.call(TokenSession::inventory).await?;
+        Ok(Some(ids.into_iter().collect()))
+    }
+
+    fn condition(&self) -> Option<String> {
+        let standing = self.workers.standing();
+        let token = match self.workers.connector().current() {
+            Some(generation) => format!(
+                "token {:?}, serial {:?}",
+                generation.token.label, generation.token.serial
+            ),
+            None => "no token is connected".to_owned(),
+        };
+        let mut condition = format!(
+            "{token}; {} of {} sessions in use, {} calls waiting",
+            standing.busy, standing.sessions, standing.waiting
+        );
+        if standing.hanging > 0 {
+            condition += &format!(", {} sessions hanging", standing.hanging);
+        }
+        if let Some((when, what)) = standing.last_error {
+            condition += &format!("; last error at {when}: {what}");
+        }
+        Some(condition)
+    }
+}

@@ -1,14 +1,21 @@
-# `make test` is what continuous integration runs. It needs Rust; curl and openssl it
-# installs where they are missing (Debian, as root).
+# `make test` is what continuous integration runs. It needs Rust; the other
+# programs it installs where they are missing (Debian, as root).
 
 .PHONY: test tools lint unit docs release bench crash image
 
 test: tools lint unit docs release
 
-# What the tests speak to the service with, as an outsider would.
+# What the tests speak to the service with, as an outsider would, and the token that
+# stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules
 tools:
-	@command -v curl >/dev/null && command -v openssl >/dev/null || { \
-	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends curl openssl; \
+	@for program in $(PROGRAMS); do \
+	  command -v $$program >/dev/null || { missing=$$program; break; }; \
+	done; \
+	test -e /usr/lib/$$(uname -m)-linux-gnu/pkcs11/p11-kit-client.so || missing=p11-kit-client.so; \
+	test -z "$$missing" || { \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PACKAGES); \
 	}
 
 lint:

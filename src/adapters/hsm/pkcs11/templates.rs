@@ -110,6 +110,8 @@ pub(super) fn make(
             let public = named(vec![
                 Attribute::EcParams(ED25519_OID.to_vec()),
                 Attribute::Verify(true),
+                Attribute::Encrypt(false),
+                Attribute::Wrap(false),
             ]);
             let private = named(private_template());
             let mechanism = Mechanism::EccEdwardsKeyPairGen;

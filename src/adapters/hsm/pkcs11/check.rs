@@ -117,7 +117,7 @@ impl Report {
         let epoch = visit.epoch;
         drop(visit);
         let abilities = Abilities::of(&mechanisms);
-        let generation = Generation::new(library, epoch, 0, token, abilities);
+        let generation = Generation::new(library, epoch, 0, token, abilities, false);
         let session = TokenSession::of(session, Arc::new(generation));
         for key_type in KeyType::ALL {
             self.round_trip(&session, key_type);

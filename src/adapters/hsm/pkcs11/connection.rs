@@ -175,7 +175,8 @@ impl Connector {
         let epoch = visit.epoch;
         drop(visit);
         let number = attempts.number;
-        let generation = Generation::new(library, epoch, number, token, abilities);
+        let by_serial = self.name.serial.is_some();
+        let generation = Generation::new(library, epoch, number, token, abilities, by_serial);
         Ok(TokenSession::of(session, Arc::new(generation)))
     }
 

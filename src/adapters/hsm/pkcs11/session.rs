@@ -32,6 +32,8 @@ pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) token: FoundToken,
     pub(super) abilities: Abilities,
+    /// Whether the configuration names the token's serial, and not its label alone.
+    pub(super) is_called_by_serial: bool,
     found: CoherentCache<KeyId, Arc<FoundKey>>,
 }
 
@@ -50,6 +52,7 @@ impl Generation {
         number: u64,
         token: FoundToken,
         abilities: Abilities,
+        is_called_by_serial: bool,
     ) -> Self {
         Self {
             library,
@@ -57,6 +60,7 @@ impl Generation {
             number,
             token,
             abilities,
+            is_called_by_serial,
             found: CoherentCache::new(REMEMBERED_OBJECTS),
         }
     }
@@ -156,14 +160,17 @@ impl TokenSession {
         }
     }
 
-    /// A key is used in the token that made it and in no other.
+    /// A key is used in the token that made it, or in one that the operator calls by
+    /// its serial: a copy of it, which the key's proof has to bear out.
     fn require_own_token(&self, key: &WantedKey) -> Result<(), CallFault> {
-        let connected = &self.generation.token.serial;
-        if *connected == key.handle.serial {
+        let generation = &self.generation;
+        let connected = &generation.token.serial;
+        if *connected == key.handle.serial || generation.is_called_by_serial {
             return Ok(());
         }
         let why = format!(
-            "the key is in the token with serial {:?}, and the token here has {connected:?}",
+            "the key is in the token with serial {:?}, and the token here has {connected:?}; if \
+             this one is a copy of that, set hsm.pkcs11.token_serial to its serial",
             key.handle.serial
         );
         Err(CallFault::Answered(

@@ -55,6 +55,12 @@ use crate::tls::{Acceptor, TlsMaterial};
 /// How often the dependencies are probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often the HSM is held against the store.
+const RECONCILE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How soon it is tried again where one of the two could not be asked.
+const RECONCILE_AGAIN: Duration = Duration::from_secs(10);
+
 /// Under this name the store remembers which key its secrets are sealed under.
 const KEK_PIN: &str = "kek_id";
 
@@ -211,6 +217,10 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(Phase::Serving);
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
+        let reconciler = {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_reconciled(Arc::clone(&self.service), until))
+        };
         let writing = self.known_checkpoint.as_ref().map(|checkpoint| {
             let until = reached(stopped.clone(), Phase::Draining);
             tokio::spawn(keep_written_down(Arc::clone(checkpoint), until))
@@ -266,6 +276,7 @@ impl App {
             let _ = operations.await;
         }
         let _ = prober.await;
+        let _ = reconciler.await;
         if let Some(writing) = writing {
             let _ = writing.await;
         }
@@ -304,6 +315,26 @@ fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> Joi
             service.probe_health().await;
         }
     })
+}
+
+/// Holds the HSM against the store: at the start, or as soon as both can be asked,
+/// and once an hour.
+async fn keep_reconciled(service: Arc<KmsService>, stop: impl Future<Output = ()>) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let next = tokio::select! {
+            reconciled = service.reconcile() => match reconciled {
+                Ok(()) => RECONCILE_EVERY,
+                // The health report says what is away.
+                Err(_) => RECONCILE_AGAIN,
+            },
+            () = &mut stop => return,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            () = &mut stop => return,
+        }
+    }
 }
 
 async fn keep_written_down(checkpoint: Arc<KnownCheckpoint>, stop: impl Future<Output = ()>) {

@@ -115,6 +115,15 @@ impl HsmBackendName {
             Self::Pkcs11 => "pkcs11",
         }
     }
+
+    /// Whether the backend keeps secrets itself. Otherwise a key's handle is all
+    /// there is of it, and goes where the handle goes.
+    pub const fn keeps_keys(self) -> bool {
+        match self {
+            Self::Software => false,
+            Self::Pkcs11 => true,
+        }
+    }
 }
 
 text_form!(HsmBackendName, "one of software, pkcs11");

@@ -8,7 +8,7 @@ use super::ledger_store::LedgerStore;
 use crate::domain::algorithm::KeyType;
 use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
-use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -51,6 +51,18 @@ pub trait DataPlane: LedgerStore {
     /// # Errors
     /// [`Unavailable`].
     async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable>;
+
+    /// The keys of all scopes that a backend is to hold, destroyed ones left out: at
+    /// most so many after this one, by id.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable>;
 
     /// The live count of a key's uses; the same counter for everyone who asks
     /// while anyone holds it, starting from what was kept.

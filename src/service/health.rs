@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::KmsService;
 use crate::domain::key::HsmBackendName;
+use crate::ports::hsm::HsmBackend;
 use crate::ports::material::Standing;
 
 /// How long one check may take before it counts as failed.
@@ -185,6 +186,7 @@ impl KmsService {
                 format!("{number} trust anchors")
             }),
         ]);
+        checks.extend(self.check_quarantine());
         let now = self.ports.clock.now();
         checks.extend(self.ports.material.iter().map(|material| {
             let (status, detail) = match material.standing(now) {
@@ -200,6 +202,38 @@ impl KmsService {
         }));
         self.health.publish(HealthReport::of(checks));
         self.health()
+    }
+
+    /// Whether every key has its secret, where a backend keeps secrets itself.
+    fn check_quarantine(&self) -> Option<Check> {
+        let (number, named, looked_at) = self.quarantine.cases();
+        self.metrics.set_keys_quarantined(number);
+        let is_kept_elsewhere = |hsm: &dyn HsmBackend| hsm.name().keeps_keys();
+        if number == 0 && !self.ports.hsm.all().any(is_kept_elsewhere) {
+            return None;
+        }
+        let (status, detail) = match (number, looked_at) {
+            (0, None) => (
+                CheckStatus::Pass,
+                "the HSM was not held against the store yet".to_owned(),
+            ),
+            (0, Some(when)) => (
+                CheckStatus::Pass,
+                format!("the HSM had every key at {when}"),
+            ),
+            (_, _) => {
+                let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+                let more = if number > named.len() { ", …" } else { "" };
+                let named = named.join(", ");
+                let what = format!("{number} keys are not in their HSM: {named}{more}");
+                (CheckStatus::Warn, what)
+            }
+        };
+        Some(Check {
+            name: "keys",
+            status,
+            detail,
+        })
     }
 
     /// Does a round of work in each backend, that for new keys first. Without another

@@ -14,6 +14,7 @@ mod keys_in_doubt;
 mod ledger;
 mod lifecycle;
 mod pipeline;
+mod reconcile;
 mod signing;
 mod trust_anchors;
 
@@ -84,6 +85,7 @@ pub struct KmsService {
     health: health::HealthBoard,
     anchors_in_doubt: doubts::Doubts<anchors_in_doubt::Doubt>,
     keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
+    quarantine: reconcile::Quarantine,
     metrics: Arc<Metrics>,
 }
 
@@ -107,6 +109,7 @@ impl KmsService {
             health: health::HealthBoard::default(),
             anchors_in_doubt: doubts::Doubts::default(),
             keys_in_doubt: doubts::Doubts::default(),
+            quarantine: reconcile::Quarantine::default(),
             metrics,
         }
     }

@@ -80,6 +80,8 @@ struct Attempt<T> {
     grants: Vec<Grant>,
     /// Whether the permit was there and the HSM did not deliver.
     hsm_failed: bool,
+    /// Whether that was because the HSM does not have the key.
+    is_missing: bool,
 }
 
 /// Why an attempt left no receipt.
@@ -108,6 +110,11 @@ impl KmsService {
             // too: its new state is the reason, and not the HSM.
             if attempt.hsm_failed && self.has_changed(context, choice, &attempt).await {
                 continue;
+            }
+            if attempt.is_missing
+                && let Some(key) = &attempt.key
+            {
+                self.quarantine.add(&key.record);
             }
             let mut kept = self
                 .keep_attempt::<O, W>(context, choice, &mut attempt)
@@ -202,6 +209,7 @@ impl KmsService {
             counted: None,
             grants: Vec::new(),
             hsm_failed: false,
+            is_missing: false,
         };
         let key = match self.find_key(context, &choice.scope, &choice.key).await {
             Ok(key) => key,
@@ -227,7 +235,12 @@ impl KmsService {
         attempt.algorithm = Some(permit.algorithm().widen());
 
         let started = Instant::now();
-        let done = match self.ports.hsm.holding(permit.record().backend) {
+        let record = permit.record();
+        let done = match self.ports.hsm.holding(record.backend) {
+            // Not asked again and again for what it does not have.
+            Ok(_) if self.quarantine.holds(record.key_id) => {
+                Err(HsmError::Fault(HsmFault::Missing))
+            }
             Ok(hsm) => work.run(hsm, &permit).await,
             Err(error) => Err(error),
         };
@@ -245,6 +258,7 @@ impl KmsService {
             }
             Err(failure) => {
                 attempt.hsm_failed = true;
+                attempt.is_missing = matches!(failure, HsmError::Fault(HsmFault::Missing));
                 attempt.outcome = Err(hsm_failure(failure));
             }
         }

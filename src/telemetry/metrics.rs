@@ -124,6 +124,7 @@ pub struct Metrics {
     keys: IntGaugeVec,
     key_usage: IntCounterVec,
     hsm_available: IntGauge,
+    keys_quarantined: IntGauge,
     hsm_latency: HistogramVec,
     ledger_size: IntGauge,
     ledger_commit_latency: Histogram,
@@ -179,6 +180,10 @@ impl Metrics {
             hsm_available: IntGauge::new(
                 "kms_hsm_available",
                 "Whether the HSM passed its last self-test.",
+            )?,
+            keys_quarantined: IntGauge::new(
+                "kms_keys_quarantined",
+                "Keys whose secret their HSM does not have.",
             )?,
             hsm_latency: HistogramVec::new(
                 latency(
@@ -249,6 +254,7 @@ impl Metrics {
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.key_usage.clone()))?;
         registry.register(Box::new(metrics.hsm_available.clone()))?;
+        registry.register(Box::new(metrics.keys_quarantined.clone()))?;
         registry.register(Box::new(metrics.hsm_latency.clone()))?;
         registry.register(Box::new(metrics.ledger_size.clone()))?;
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
@@ -319,6 +325,12 @@ impl Metrics {
     /// Whether the HSM passed its last self-test.
     pub fn set_hsm_available(&self, available: bool) {
         self.hsm_available.set(i64::from(available));
+    }
+
+    /// How many keys are in quarantine.
+    pub fn set_keys_quarantined(&self, number: usize) {
+        self.keys_quarantined
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// The time one durable write of the ledger took.
@@ -443,6 +455,7 @@ mod tests {
             r#"kms_keys_total{key_state="active",key_type="AES-256"} 2"#,
             r#"kms_key_usage_total{key_type="Ed25519",operation="sign"} 1"#,
             "kms_hsm_available 1",
+            "kms_keys_quarantined 0",
             r#"kms_hsm_operation_latency_ms_count{operation="sign"} 1"#,
             "kms_ledger_size 5",
             "kms_ledger_commit_latency_ms_count 1",

@@ -12,7 +12,7 @@ use self::ledger::Ledger;
 use super::spent_grants::{FORGOTTEN_AT_ONCE, forgettable_before};
 use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
-use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -115,6 +115,26 @@ impl DataPlane for MemoryDataPlane {
         let keys = found.by_ref().take(query.limit).cloned().collect();
         let has_more = found.next().is_some();
         Ok(KeyPage { keys, has_more })
+    }
+
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
+        let state = self.open()?;
+        let mut held: Vec<(KeyId, Scope)> = state
+            .keys
+            .values()
+            .map(|key| &key.record)
+            .filter(|key| key.backend == backend && key.key_state != KeyState::Destroyed)
+            .filter(|key| after.is_none_or(|after| after < key.key_id))
+            .map(|key| (key.key_id, key.scope.clone()))
+            .collect();
+        held.sort_unstable_by_key(|(key_id, _)| *key_id);
+        held.truncate(limit);
+        Ok(held)
     }
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
-use crate::domain::key::StoredKey;
+use crate::domain::key::{HsmBackendName, StoredKey};
 use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -170,6 +170,16 @@ impl DataPlane for EventfulStore {
 
     async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable> {
         self.call("list_keys", self.store.list_keys(query)).await
+    }
+
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
+        let held = self.store.keys_held(backend, after, limit);
+        self.call("keys_held", held).await
     }
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {

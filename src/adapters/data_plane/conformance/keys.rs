@@ -326,3 +326,35 @@ fn all_of(scope: crate::domain::scope::Scope) -> KeyQuery {
         limit: 100,
     }
 }
+
+pub(super) async fn the_keys_that_a_backend_is_to_hold_are_listed_across_scopes(store: Store) {
+    let mut kept = Vec::new();
+    for (place, environment) in [Environment::Dev, Environment::Prod, Environment::Dev]
+        .into_iter()
+        .enumerate()
+    {
+        let mut key = stored_key();
+        key.record.scope.environment = environment;
+        key.record.backend = match place {
+            2 => HsmBackendName::Software,
+            _ => HsmBackendName::Pkcs11,
+        };
+        insert(&*store, key.clone()).await;
+        kept.push((key.record.key_id, key.record.scope));
+    }
+    let mut revoked = stored_key();
+    revoked.record.backend = HsmBackendName::Pkcs11;
+    insert(&*store, revoked.clone()).await;
+    let revocation = revocation(&revoked.record);
+    store.commit(revocation).await.expect("kept");
+    let held = async |backend, after, limit| {
+        let held = store.keys_held(backend, after, limit).await;
+        held.expect("available")
+    };
+    let token = HsmBackendName::Pkcs11;
+    assert_eq!(held(token, None, 10).await, kept[..2]);
+    assert_eq!(held(token, None, 1).await, kept[..1]);
+    assert_eq!(held(token, Some(kept[0].0), 10).await, kept[1..2]);
+    assert_eq!(held(token, Some(kept[1].0), 10).await, []);
+    assert_eq!(held(HsmBackendName::Software, None, 10).await, kept[2..]);
+}

@@ -73,6 +73,7 @@ promises! {
     keys:
         a_key_is_found_in_its_scope_only
         every_field_of_a_key_reads_back
+        the_keys_that_a_backend_is_to_hold_are_listed_across_scopes
         an_alias_names_the_active_key_and_no_other_may_bear_it
         an_alias_is_free_again_once_its_key_is_revoked
         a_rotation_hands_the_alias_over_in_one_transaction

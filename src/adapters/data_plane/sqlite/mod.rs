@@ -43,7 +43,7 @@ use self::usage_counters::UsageCounters;
 use self::writer::Writer;
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
-use crate::domain::key::StoredKey;
+use crate::domain::key::{HsmBackendName, StoredKey};
 use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -203,6 +203,16 @@ impl DataPlane for SqliteDataPlane {
             .read(move |connection| reads::list_keys(connection, &query))
             .await?;
         Ok(page)
+    }
+
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
+        let read = move |store: &Connection| reads::keys_held(store, backend, after, limit);
+        Ok(self.reads.read(read).await?)
     }
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {

@@ -219,7 +219,8 @@ impl App {
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
         let reconciler = {
             let until = reached(stopped.clone(), Phase::Draining);
-            tokio::spawn(keep_reconciled(Arc::clone(&self.service), until))
+            let asked = self.asked.clone();
+            tokio::spawn(keep_reconciled(Arc::clone(&self.service), asked, until))
         };
         let writing = self.known_checkpoint.as_ref().map(|checkpoint| {
             let until = reached(stopped.clone(), Phase::Draining);
@@ -318,8 +319,12 @@ fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> Joi
 }
 
 /// Holds the HSM against the store: at the start, or as soon as both can be asked,
-/// and once an hour.
-async fn keep_reconciled(service: Arc<KmsService>, stop: impl Future<Output = ()>) {
+/// once an hour, and when somebody asks.
+async fn keep_reconciled(
+    service: Arc<KmsService>,
+    mut asked: watch::Receiver<u64>,
+    stop: impl Future<Output = ()>,
+) {
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = tokio::select! {
@@ -332,6 +337,8 @@ async fn keep_reconciled(service: Arc<KmsService>, stop: impl Future<Output = ()
         };
         tokio::select! {
             () = tokio::time::sleep(next) => {}
+            // Whoever could ask is gone only when all of this is.
+            Ok(()) = asked.changed() => {}
             () = &mut stop => return,
         }
     }

@@ -225,7 +225,7 @@ impl KmsService {
                 let named: Vec<String> = named.iter().map(ToString::to_string).collect();
                 let more = if number > named.len() { ", …" } else { "" };
                 let named = named.join(", ");
-                let what = format!("{number} keys are not in their HSM: {named}{more}");
+                let what = format!("keys that their HSM does not have: {number} ({named}{more})");
                 (CheckStatus::Warn, what)
             }
         };

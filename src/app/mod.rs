@@ -454,6 +454,7 @@ fn service_policy(config: &Config) -> ServicePolicy {
             max_usage_per_day: keys.max_usage_per_day.get(),
             rotation_schedule: keys.rotation_schedule,
             rotation_grace_period: keys.rotation_grace_period,
+            erase_after: keys.erase_after,
         },
         approvals: ApprovalPolicy {
             operations: config.approvals.operations.clone(),

@@ -209,9 +209,13 @@ fn subject(arguments: &Arguments) -> Result<ApprovalSubject, Fault> {
     };
     let (needed, target): (&[&str], _) = match operation {
         ApprovalOperation::KeyGenerate => (&["--key-type", "--key-usage"], Target::NewKey),
-        ApprovalOperation::KeyRotate | ApprovalOperation::KeyRevoke | ApprovalOperation::KeyUse => {
-            (&["--key-id"], Target::Key)
-        }
+        ApprovalOperation::KeyRotate
+        | ApprovalOperation::KeyRotateEmergency
+        | ApprovalOperation::KeyArchive
+        | ApprovalOperation::KeyUpdate
+        | ApprovalOperation::KeyRevoke
+        | ApprovalOperation::KeyRestore
+        | ApprovalOperation::KeyUse => (&["--key-id"], Target::Key),
         ApprovalOperation::TrustAnchorAdd | ApprovalOperation::TrustAnchorRemove => {
             (&["--fingerprint"], Target::Certificate)
         }

@@ -17,6 +17,8 @@ pub struct Keys {
     pub rotation_schedule: RotationSchedule,
     /// How long a rotated key waits before it is archived.
     pub rotation_grace_period: Period,
+    /// How long the secret of a revoked key is kept, unless it is compromised.
+    pub erase_after: Period,
     /// How often a key may be used in one UTC day.
     pub max_usage_per_day: NonZeroU64,
     /// The modules that may use a key, beside its creator's.
@@ -32,6 +34,7 @@ impl Keys {
                 aes_256: reader.take("keys.rotation_schedule.AES-256", period),
             },
             rotation_grace_period: reader.take("keys.rotation_grace_period", period),
+            erase_after: reader.take("keys.erase_after", period),
             max_usage_per_day: reader
                 .take("keys.max_usage_per_day", whole(1..=LARGEST_DAILY_LIMIT)),
             allowed_modules: reader.take("keys.allowed_modules", list(module)),

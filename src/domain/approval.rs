@@ -19,8 +19,16 @@ pub enum ApprovalOperation {
     KeyGenerate,
     /// A key's replacement.
     KeyRotate,
+    /// A key's replacement without a grace period.
+    KeyRotateEmergency,
+    /// A key's retirement.
+    KeyArchive,
+    /// Another alias or policy for a key.
+    KeyUpdate,
     /// A key's end.
     KeyRevoke,
+    /// Taking back a key's end.
+    KeyRestore,
     /// One use of a key whose policy asks for approvals.
     KeyUse,
     /// A new trust anchor.
@@ -31,10 +39,14 @@ pub enum ApprovalOperation {
 
 impl ApprovalOperation {
     /// Every operation.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::KeyGenerate,
         Self::KeyRotate,
+        Self::KeyRotateEmergency,
+        Self::KeyArchive,
+        Self::KeyUpdate,
         Self::KeyRevoke,
+        Self::KeyRestore,
         Self::KeyUse,
         Self::TrustAnchorAdd,
         Self::TrustAnchorRemove,
@@ -51,7 +63,11 @@ impl ApprovalOperation {
         match self {
             Self::KeyGenerate => "key_generate",
             Self::KeyRotate => "key_rotate",
+            Self::KeyRotateEmergency => "key_rotate_emergency",
+            Self::KeyArchive => "key_archive",
+            Self::KeyUpdate => "key_update",
             Self::KeyRevoke => "key_revoke",
+            Self::KeyRestore => "key_restore",
             Self::KeyUse => "key_use",
             Self::TrustAnchorAdd => "trust_anchor_add",
             Self::TrustAnchorRemove => "trust_anchor_remove",
@@ -61,7 +77,8 @@ impl ApprovalOperation {
 
 text_form!(
     ApprovalOperation,
-    "one of key_generate, key_rotate, key_revoke, key_use, trust_anchor_add, trust_anchor_remove"
+    "one of key_generate, key_rotate, key_rotate_emergency, key_archive, key_update, key_revoke, \
+     key_restore, key_use, trust_anchor_add, trust_anchor_remove"
 );
 
 /// Exactly what an approval must be for.

@@ -378,6 +378,12 @@ pub enum InactiveReason {
     /// `valid_until` has passed.
     #[error("its valid_until has passed, rotate it")]
     Expired,
+    /// The schedule says later.
+    #[error("its time has not come")]
+    NotDue,
+    /// Only a key that was revoked can be restored, or erased.
+    #[error("the key is not revoked")]
+    NotRevoked,
 }
 
 /// An algorithm that does not fit the key, as a field fault that lists what would.

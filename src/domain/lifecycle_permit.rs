@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::algorithm::KeyType;
 use super::approval::{Approval, ApprovalOperation, ApprovalSubject, ApprovalTarget, Grant};
 use super::error::KmsError;
-use super::key::{KeyHandle, KeyRecord, StoredKey};
+use super::key::{KeyHandle, KeyRecord, RevocationReason, StoredKey};
 use super::key_usage::{KeyUsage, KeyUsageSet};
 use super::scope::Scope;
+use super::time::Timestamp;
 
 /// The right to make one new key.
 pub struct GeneratePermit {
@@ -134,32 +135,78 @@ pub fn check_usage_fits(key_type: KeyType, key_usage: KeyUsageSet) -> Result<(),
     ))
 }
 
-/// Permits making the successor of an active key.
+/// Permits making the successor of an active key: with the approval of a rotation, or
+/// where there is to be no grace period, of an emergency.
 ///
 /// # Errors
 /// [`KmsError::KeyInactive`] and [`KmsError::KeyRevoked`] by its state;
 /// [`KmsError::Unauthorized`] when the approval is for something else.
-pub fn permit_rotation(key: &KeyRecord, consent: &Consent) -> Result<GeneratePermit, KmsError> {
+pub fn permit_rotation(
+    key: &KeyRecord,
+    operation: ApprovalOperation,
+    consent: &Consent,
+) -> Result<GeneratePermit, KmsError> {
     key.require_active()?;
-    consent.check(&lifecycle_subject(ApprovalOperation::KeyRotate, key))?;
-    Ok(GeneratePermit {
-        scope: key.scope.clone(),
-        key_type: key.key_type,
-    })
+    consent.check(&lifecycle_subject(operation, key))?;
+    Ok(successor_permit(key))
 }
 
-/// Permits erasing the secret of a key that is not destroyed yet.
+/// Permits making the successor of an active key whose time has come, which nobody has
+/// to approve.
 ///
 /// # Errors
-/// [`KmsError::KeyRevoked`] when it is; [`KmsError::Unauthorized`] when
+/// [`KmsError::KeyInactive`] and [`KmsError::KeyRevoked`] by its state, and before its
+/// time.
+pub fn permit_scheduled_rotation(
+    key: &KeyRecord,
+    now: Timestamp,
+) -> Result<GeneratePermit, KmsError> {
+    key.require_rotation_due(now)?;
+    Ok(successor_permit(key))
+}
+
+fn successor_permit(key: &KeyRecord) -> GeneratePermit {
+    GeneratePermit {
+        scope: key.scope.clone(),
+        key_type: key.key_type,
+    }
+}
+
+/// Permits erasing the secret of a key that can be revoked for this reason.
+///
+/// # Errors
+/// [`KmsError::KeyRevoked`] when it cannot; [`KmsError::Unauthorized`] when
 /// the approval is for something else.
-pub fn permit_revocation(key: Arc<StoredKey>, consent: &Consent) -> Result<ErasePermit, KmsError> {
-    key.record.require_reading()?;
+pub fn permit_revocation(
+    key: Arc<StoredKey>,
+    reason: RevocationReason,
+    consent: &Consent,
+) -> Result<ErasePermit, KmsError> {
+    key.record.require_revocable(reason)?;
     consent.check(&lifecycle_subject(
         ApprovalOperation::KeyRevoke,
         &key.record,
     ))?;
     Ok(ErasePermit { key })
+}
+
+/// Permits erasing the secret of a destroyed key whose time has come.
+///
+/// # Errors
+/// [`KmsError::KeyRevoked`] where it is gone already; [`KmsError::KeyInactive`] before
+/// its time, and for a key that is not destroyed.
+pub fn permit_erasure(key: Arc<StoredKey>, now: Timestamp) -> Result<ErasePermit, KmsError> {
+    key.record.require_erasure_due(now)?;
+    Ok(ErasePermit { key })
+}
+
+/// Checks the consent to a change of a key's record alone, which touches no secret and
+/// so needs no permit.
+///
+/// # Errors
+/// [`KmsError::Unauthorized`] when the approval is for something else.
+pub fn check_change_consent(subject: &ApprovalSubject, consent: &Consent) -> Result<(), KmsError> {
+    consent.check(subject)
 }
 
 /// Checks the consent to a change of the trust anchors, which has no key and so

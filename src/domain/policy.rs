@@ -28,6 +28,24 @@ pub struct AccessPolicyChoice {
     pub max_usage_per_day: Option<u64>,
 }
 
+impl AccessPolicyChoice {
+    /// Whether nothing was chosen.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A policy with what was chosen in the place of what it had.
+    pub fn over(self, policy: &AccessPolicy) -> AccessPolicy {
+        AccessPolicy {
+            allowed_modules: self
+                .allowed_modules
+                .unwrap_or_else(|| policy.allowed_modules.clone()),
+            requires_approval: self.requires_approval.unwrap_or(policy.requires_approval),
+            max_usage_per_day: self.max_usage_per_day.unwrap_or(policy.max_usage_per_day),
+        }
+    }
+}
+
 /// The largest daily limit: what every JSON reader keeps exactly (2^53 − 1).
 pub const LARGEST_DAILY_LIMIT: u64 = 9_007_199_254_740_991;
 
@@ -42,6 +60,8 @@ pub struct KeyDefaults {
     pub rotation_schedule: RotationSchedule,
     /// How long a replaced key stays in `pending_rotation`.
     pub rotation_grace_period: Period,
+    /// How long the secret of a revoked key is kept, unless it is compromised.
+    pub erase_after: Period,
 }
 
 /// How long a key of each type signs and encrypts.
@@ -127,7 +147,11 @@ impl ApprovalPolicy {
         match operation {
             ApprovalOperation::KeyGenerate
             | ApprovalOperation::KeyRotate
-            | ApprovalOperation::KeyRevoke => {
+            | ApprovalOperation::KeyRotateEmergency
+            | ApprovalOperation::KeyArchive
+            | ApprovalOperation::KeyUpdate
+            | ApprovalOperation::KeyRevoke
+            | ApprovalOperation::KeyRestore => {
                 self.operations.contains(&ApprovalGroup::KeyLifecycle)
             }
             ApprovalOperation::TrustAnchorAdd | ApprovalOperation::TrustAnchorRemove => {
@@ -152,6 +176,7 @@ mod tests {
                 aes_256: Period::days(90),
             },
             rotation_grace_period: Period::days(7),
+            erase_after: Period::days(7),
         }
     }
 

@@ -28,8 +28,16 @@ pub enum ReceiptOperation {
     KeyRotated,
     /// A key's grace period ended.
     KeyArchived,
+    /// A key's alias or policy was changed.
+    KeyUpdated,
     /// A key was destroyed.
     KeyRevoked,
+    /// A key's revocation was taken back.
+    KeyRestored,
+    /// The secret of a destroyed key is about to go, and the key no longer to come back.
+    KeyErasureBegun,
+    /// The secret of a destroyed key is gone.
+    KeyErased,
     /// A signature was made.
     SignatureCreated,
     /// A signature was checked.
@@ -51,7 +59,11 @@ impl ReceiptOperation {
             Self::KeyGenerated => "key_generated",
             Self::KeyRotated => "key_rotated",
             Self::KeyArchived => "key_archived",
+            Self::KeyUpdated => "key_updated",
             Self::KeyRevoked => "key_revoked",
+            Self::KeyRestored => "key_restored",
+            Self::KeyErasureBegun => "key_erasure_begun",
+            Self::KeyErased => "key_erased",
             Self::SignatureCreated => "signature_created",
             Self::SignatureVerified => "signature_verified",
             Self::Encrypt => "encrypt",
@@ -71,7 +83,11 @@ impl ReceiptOperation {
             Self::KeyGenerated => "generate",
             Self::KeyRotated => "rotate",
             Self::KeyArchived => "archive",
+            Self::KeyUpdated => "update",
             Self::KeyRevoked => "revoke",
+            Self::KeyRestored => "restore",
+            Self::KeyErasureBegun => "erase_begin",
+            Self::KeyErased => "erase",
             Self::SignatureCreated => "sign",
             Self::SignatureVerified => "verify",
             Self::Encrypt => "encrypt",
@@ -89,11 +105,15 @@ pub struct OperationName(&'static str);
 
 impl OperationName {
     /// Every name.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         ReceiptOperation::KeyGenerated.name(),
         ReceiptOperation::KeyRotated.name(),
         ReceiptOperation::KeyArchived.name(),
+        ReceiptOperation::KeyUpdated.name(),
         ReceiptOperation::KeyRevoked.name(),
+        ReceiptOperation::KeyRestored.name(),
+        ReceiptOperation::KeyErasureBegun.name(),
+        ReceiptOperation::KeyErased.name(),
         ReceiptOperation::SignatureCreated.name(),
         ReceiptOperation::SignatureVerified.name(),
         ReceiptOperation::Encrypt.name(),
@@ -113,8 +133,8 @@ impl OperationName {
 
 text_form!(
     OperationName,
-    "one of key_generated, key_rotated, key_archived, key_revoked, signature_created, \
-     signature_verified, encrypt, decrypt, trust_anchor_updated"
+    "one of key_generated, key_rotated, key_archived, key_updated, key_revoked, key_restored, \
+     key_erasure_begun, key_erased, signature_created, signature_verified, encrypt, decrypt, trust_anchor_updated"
 );
 
 /// What the operation was about.
@@ -349,7 +369,11 @@ pub(crate) mod tests {
             ReceiptOperation::KeyGenerated,
             ReceiptOperation::KeyRotated,
             ReceiptOperation::KeyArchived,
+            ReceiptOperation::KeyUpdated,
             ReceiptOperation::KeyRevoked,
+            ReceiptOperation::KeyRestored,
+            ReceiptOperation::KeyErasureBegun,
+            ReceiptOperation::KeyErased,
             ReceiptOperation::SignatureCreated,
             ReceiptOperation::SignatureVerified,
             ReceiptOperation::Encrypt,

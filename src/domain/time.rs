@@ -52,6 +52,21 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// The next UTC midnight.
+    pub fn next_utc_day(self) -> Self {
+        let midnight = (self.utc_day() + 1).saturating_mul(86_400_000_000);
+        Self::from_microseconds(midnight).unwrap_or(self)
+    }
+
+    /// This instant less a length of time, saturating where the calendar begins.
+    pub fn minus(self, length: Duration) -> Self {
+        let microseconds = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
+        let earlier = self.microseconds().saturating_sub(microseconds);
+        Self::from_microseconds(earlier).unwrap_or(Self(jiff::Timestamp::MIN))
+    }
+}
+
 impl From<jiff::Timestamp> for Timestamp {
     fn from(instant: jiff::Timestamp) -> Self {
         // Truncated, so that what was written is what is read back.
@@ -104,6 +119,11 @@ impl Period {
     /// A period of so many days of 24 hours.
     pub const fn days(days: u64) -> Self {
         Self(Duration::from_secs(days * 86_400))
+    }
+
+    /// A period of so many microseconds, which is how stores keep them.
+    pub const fn microseconds(microseconds: u64) -> Self {
+        Self(Duration::from_micros(microseconds))
     }
 
     /// A period of so many seconds.

@@ -23,28 +23,39 @@ pub struct UsageCount {
     pub used: u64,
     /// Encryptions since the key was made.
     pub encryptions: u64,
+    /// When it was used last.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl UsageCount {
     /// The count after one more use. A use of an earlier day, written down late,
     /// leaves today's count alone.
     pub fn plus(self, mark: UsageMark) -> Self {
-        let encryptions = self.encryptions + u64::from(mark.encrypts);
+        let counted = Self {
+            encryptions: self.encryptions + u64::from(mark.encrypts),
+            last_used_at: self.last_used_at.max(Some(mark.at)),
+            ..self
+        };
         match mark.day.cmp(&self.day) {
             std::cmp::Ordering::Greater => Self {
                 day: mark.day,
                 used: 1,
-                encryptions,
+                ..counted
             },
             std::cmp::Ordering::Equal => Self {
                 used: self.used + 1,
-                encryptions,
-                ..self
+                ..counted
             },
-            std::cmp::Ordering::Less => Self {
-                encryptions,
-                ..self
-            },
+            std::cmp::Ordering::Less => counted,
+        }
+    }
+
+    /// The uses on the UTC day of this instant.
+    pub fn used_on_day_of(self, now: Timestamp) -> u64 {
+        // A clock that steps back opens no day that was counted already.
+        match now.utc_day().cmp(&self.day) {
+            std::cmp::Ordering::Greater => 0,
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Less => self.used,
         }
     }
 }
@@ -56,6 +67,8 @@ pub struct UsageMark {
     pub day: i64,
     /// Whether it was an encryption.
     pub encrypts: bool,
+    /// When it was.
+    pub at: Timestamp,
 }
 
 /// The live count of one key: what the store has, plus what is reserved.
@@ -91,7 +104,11 @@ impl UsageCounter {
         if encrypts && count.encryptions >= MAX_ENCRYPTIONS {
             return Err(PolicyFault::EncryptionsExhausted.into());
         }
-        let mark = UsageMark { day, encrypts };
+        let mark = UsageMark {
+            day,
+            encrypts,
+            at: now,
+        };
         *count = count.plus(mark);
         drop(count);
         Ok(UsageReservation {
@@ -219,9 +236,8 @@ mod tests {
     #[test]
     fn a_key_stops_encrypting_at_two_to_the_thirty_two_and_still_decrypts() {
         let counter = UsageCounter::starting_from(UsageCount {
-            day: 0,
-            used: 0,
             encryptions: MAX_ENCRYPTIONS - 1,
+            ..UsageCount::default()
         });
         let now = at("2026-01-01T12:00:00Z");
         counter.reserve(now, 10, true).expect("the last one").keep();
@@ -234,22 +250,26 @@ mod tests {
 
     #[test]
     fn a_use_written_down_late_leaves_todays_count_alone() {
+        let now = at("1970-01-06T12:00:00Z");
         let today = UsageCount {
             day: 5,
             used: 3,
             encryptions: 7,
+            last_used_at: Some(now),
         };
         let late = UsageMark {
             day: 4,
             encrypts: true,
+            at: at("1970-01-05T23:59:59Z"),
         };
         assert_eq!(
             today.plus(late),
             UsageCount {
-                day: 5,
-                used: 3,
-                encryptions: 8
+                encryptions: 8,
+                ..today
             }
         );
+        assert_eq!(today.used_on_day_of(now), 3);
+        assert_eq!(today.used_on_day_of(at("1970-01-07T00:00:00Z")), 0);
     }
 }

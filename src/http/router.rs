@@ -15,13 +15,21 @@ use crate::telemetry::metrics::RequestOperation;
 pub fn api_router(state: HttpState) -> Router {
     let guarded = Router::new()
         .route("/kms/v1/keys", post(keys::generate).get(keys::list))
-        .route("/kms/v1/keys/{key_id}", get(keys::show))
+        .route("/kms/v1/keys/{key_id}", get(keys::show).patch(keys::update))
         .route("/kms/v1/keys/{key_id}/rotate", post(keys::rotate))
         .route("/kms/v1/keys/{key_id}/revoke", post(keys::revoke))
+        .route("/kms/v1/keys/{key_id}/archive", post(keys::archive))
+        .route("/kms/v1/keys/{key_id}/restore", post(keys::restore))
+        .route("/kms/v1/keys/{key_id}/versions", get(keys::versions))
         // An alias has a slash in it; these spare callers its escape (%2F).
-        .route("/kms/v1/keys/alias/{alias}", get(keys::show))
+        .route(
+            "/kms/v1/keys/alias/{alias}",
+            get(keys::show).patch(keys::update),
+        )
         .route("/kms/v1/keys/alias/{alias}/rotate", post(keys::rotate))
         .route("/kms/v1/keys/alias/{alias}/revoke", post(keys::revoke))
+        .route("/kms/v1/keys/alias/{alias}/archive", post(keys::archive))
+        .route("/kms/v1/keys/alias/{alias}/versions", get(keys::versions))
         .route("/kms/v1/sign", post(signing::sign))
         .route("/kms/v1/verify", post(signing::verify))
         .route("/kms/v1/encrypt", post(encryption::encrypt))
@@ -79,7 +87,17 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
     match route {
         "/kms/v1/keys" if post => Operation::GenerateKey,
         "/kms/v1/keys" => Operation::ListKeys,
+        "/kms/v1/keys/{key_id}" | "/kms/v1/keys/alias/{alias}" if method == Method::PATCH => {
+            Operation::UpdateKey
+        }
         "/kms/v1/keys/{key_id}" | "/kms/v1/keys/alias/{alias}" => Operation::GetKey,
+        "/kms/v1/keys/{key_id}/versions" | "/kms/v1/keys/alias/{alias}/versions" => {
+            Operation::ListVersions
+        }
+        "/kms/v1/keys/{key_id}/archive" | "/kms/v1/keys/alias/{alias}/archive" => {
+            Operation::ArchiveKey
+        }
+        "/kms/v1/keys/{key_id}/restore" => Operation::RestoreKey,
         "/kms/v1/keys/{key_id}/rotate" | "/kms/v1/keys/alias/{alias}/rotate" => {
             Operation::RotateKey
         }

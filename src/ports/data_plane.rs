@@ -52,6 +52,12 @@ pub trait DataPlane: LedgerStore {
     /// [`Unavailable`].
     async fn list_keys(&self, query: KeyQuery) -> Result<KeyPage, Unavailable>;
 
+    /// One page of a line of rotations, oldest first.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn list_line(&self, query: LineQuery) -> Result<KeyPage, Unavailable>;
+
     /// The keys of all scopes that a backend is to hold, destroyed ones left out: at
     /// most so many after this one, by id.
     ///
@@ -241,6 +247,19 @@ pub struct KeyQuery {
     pub key_alias: Option<KeyAlias>,
     /// Only those after this key.
     pub after: Option<KeyId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which keys of a line of rotations to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineQuery {
+    /// The scope.
+    pub scope: Scope,
+    /// The line: the id of its first key.
+    pub line_id: KeyId,
+    /// Only those after so many rotations.
+    pub after: Option<u32>,
     /// At most so many.
     pub limit: usize,
 }

@@ -40,9 +40,11 @@ use crate::telemetry::metrics::Metrics;
 pub use crate::ports::ledger_store::{ReceiptPlace, ReceiptQuery};
 pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
-pub use keys::{KeyListing, ListKeysRequest};
+pub use keys::{KeyListing, ListKeysRequest, UsageReport, VersionListing};
 pub use ledger::{CheckpointRefusal, Consistency, FoundReceipt, VerifierOfLedger};
-pub use lifecycle::{GenerateKeyRequest, Generated, RevokeKeyRequest, Revoked, Rotated};
+pub use lifecycle::{
+    GenerateKeyRequest, Generated, KeyChanged, RevokeKeyRequest, Revoked, Rotated, Rotation,
+};
 pub use pipeline::{KeyChoice, Used};
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,

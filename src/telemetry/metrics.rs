@@ -32,6 +32,14 @@ pub enum RequestOperation {
     ListKeys,
     /// `GET /kms/v1/keys/{key_id}`
     GetKey,
+    /// `PATCH /kms/v1/keys/{key_id}`
+    UpdateKey,
+    /// `GET /kms/v1/keys/{key_id}/versions`
+    ListVersions,
+    /// `POST /kms/v1/keys/{key_id}/archive`
+    ArchiveKey,
+    /// `POST /kms/v1/keys/{key_id}/restore`
+    RestoreKey,
     /// `POST /kms/v1/keys/{key_id}/rotate`
     RotateKey,
     /// `POST /kms/v1/keys/{key_id}/revoke`
@@ -75,6 +83,10 @@ impl RequestOperation {
             Self::GenerateKey => "generate_key",
             Self::ListKeys => "list_keys",
             Self::GetKey => "get_key",
+            Self::UpdateKey => "update_key",
+            Self::ListVersions => "list_versions",
+            Self::ArchiveKey => "archive_key",
+            Self::RestoreKey => "restore_key",
             Self::RotateKey => "rotate_key",
             Self::RevokeKey => "revoke_key",
             Self::Sign => "sign",

@@ -19,7 +19,7 @@ use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeyCounts, KeyPage,
-    KeyQuery, Transaction, Unavailable,
+    KeyQuery, LineQuery, Transaction, Unavailable,
 };
 
 /// The data plane in memory.
@@ -114,6 +114,22 @@ impl DataPlane for MemoryDataPlane {
             .filter(|key| matches(key));
         let keys = found.by_ref().take(query.limit).cloned().collect();
         let has_more = found.next().is_some();
+        Ok(KeyPage { keys, has_more })
+    }
+
+    async fn list_line(&self, query: LineQuery) -> Result<KeyPage, Unavailable> {
+        let state = self.open()?;
+        let mut keys: Vec<KeyRecord> = state
+            .keys
+            .values()
+            .map(|key| &key.record)
+            .filter(|key| key.scope == query.scope && key.line_id == query.line_id)
+            .filter(|key| query.after.is_none_or(|after| after < key.rotation_count))
+            .cloned()
+            .collect();
+        keys.sort_unstable_by_key(|key| key.rotation_count);
+        let has_more = keys.len() > query.limit;
+        keys.truncate(query.limit);
         Ok(KeyPage { keys, has_more })
     }
 
@@ -285,12 +301,12 @@ impl State {
             .kept_key(record.key_id)
             .filter(|before| before.record.scope == record.scope)
             .filter(|before| before.record.version + 1 == record.version)
+            .filter(|before| before.record.line_id == record.line_id)
             .cloned()
             .ok_or(Conflict::KeyChanged)?;
         self.require_free_alias(&record)?;
         self.take(&record.scope, record.key_id);
-        let is_destroyed = record.key_state == KeyState::Destroyed;
-        let handle = before.handle.clone().filter(|_| !is_destroyed);
+        let handle = before.handle.clone().filter(|_| !record.is_erased());
         self.put(StoredKey { record, handle });
         Ok(Undo::RestoreKey(before))
     }

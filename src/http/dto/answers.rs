@@ -14,6 +14,7 @@ use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
 use crate::domain::trust_anchor::{AnchorType, TrustAnchor};
 use crate::http::error::ErrorBody;
+use crate::service::UsageReport;
 
 /// 201 of `POST /kms/v1/keys`.
 #[derive(Serialize)]
@@ -60,6 +61,95 @@ pub(crate) struct KeyAnswer {
     archived_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     revocation_reason: Option<RevocationReason>,
+    erase_at: Option<Timestamp>,
+    rotation_period: Option<Period>,
+    rotate_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageAnswer>,
+}
+
+/// How much a key is used.
+#[derive(Serialize)]
+struct UsageAnswer {
+    used: u64,
+    limit: u64,
+    resets_at: Timestamp,
+    last_used_at: Option<Timestamp>,
+}
+
+impl From<UsageReport> for UsageAnswer {
+    fn from(report: UsageReport) -> Self {
+        Self {
+            used: report.used,
+            limit: report.limit,
+            resets_at: report.resets_at,
+            last_used_at: report.last_used_at,
+        }
+    }
+}
+
+impl KeyAnswer {
+    /// A key's metadata, and how much it is used.
+    pub(crate) fn with_usage(record: KeyRecord, usage: UsageReport) -> Self {
+        Self {
+            usage: Some(usage.into()),
+            ..record.into()
+        }
+    }
+}
+
+/// 200 of `PATCH /kms/v1/keys/{key_id}`: the metadata, and the receipt.
+#[derive(Serialize)]
+pub(crate) struct UpdatedAnswer {
+    #[serde(flatten)]
+    pub(crate) key: KeyAnswer,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of archive and restore.
+#[derive(Serialize)]
+pub(crate) struct ArchivedAnswer {
+    pub(crate) key_id: KeyId,
+    pub(crate) key_state: KeyState,
+    pub(crate) archived_at: Option<Timestamp>,
+    pub(crate) receipt_id: ReceiptId,
+}
+
+/// 200 of versions: a line of rotations.
+#[derive(Serialize)]
+pub(crate) struct VersionsAnswer {
+    pub(crate) versions: Vec<VersionAnswer>,
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// One key of a line.
+#[derive(Serialize)]
+pub(crate) struct VersionAnswer {
+    key_id: KeyId,
+    key_state: KeyState,
+    rotation_count: u32,
+    created_at: Timestamp,
+    valid_until: Timestamp,
+    rotated_at: Option<Timestamp>,
+    grace_until: Option<Timestamp>,
+    archived_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+impl From<KeyRecord> for VersionAnswer {
+    fn from(record: KeyRecord) -> Self {
+        Self {
+            key_id: record.key_id,
+            key_state: record.key_state,
+            rotation_count: record.rotation_count,
+            created_at: record.created_at,
+            valid_until: record.valid_until,
+            rotated_at: record.rotated_at,
+            grace_until: record.grace_until,
+            archived_at: record.archived_at,
+            revoked_at: record.revoked_at,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -99,6 +189,10 @@ impl From<KeyRecord> for KeyAnswer {
             archived_at: record.archived_at,
             revoked_at: record.revoked_at,
             revocation_reason: record.revocation_reason,
+            erase_at: record.erase_at,
+            rotation_period: record.rotation_period,
+            rotate_at: record.rotate_at,
+            usage: None,
         }
     }
 }
@@ -119,6 +213,7 @@ pub(crate) struct RevokedAnswer {
     pub(crate) key_id: KeyId,
     pub(crate) revoked_at: Timestamp,
     pub(crate) key_state: KeyState,
+    pub(crate) erase_at: Option<Timestamp>,
     pub(crate) receipt_id: ReceiptId,
 }
 

@@ -1,11 +1,14 @@
 //! Fields that only the wire knows: what they hold, and what a wrong one is told.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer};
 
 use crate::domain::binary::Base64Bytes;
-use crate::domain::ids::ModuleId;
+use crate::domain::ids::{KeyAlias, ModuleId};
 use crate::domain::policy::LARGEST_DAILY_LIMIT;
 use crate::domain::secret::SecretBytes;
+use crate::domain::time::Period;
 use crate::domain::wire::{Unparsable, WireField};
 
 /// An approval token in a body.
@@ -55,6 +58,51 @@ impl<'de> Deserialize<'de> for DailyLimit {
             Ok(Self(limit))
         } else {
             Err(serde::de::Error::custom(Self::EXPECTED))
+        }
+    }
+}
+
+/// How long a key signs and encrypts.
+pub(crate) struct RotationPeriodField(pub(crate) Period);
+
+impl RotationPeriodField {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+}
+
+impl WireField for RotationPeriodField {
+    const EXPECTED: &'static str = "a duration from PT1S to P36500D, such as P90D (ISO 8601)";
+}
+
+impl<'de> Deserialize<'de> for RotationPeriodField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .ok()
+            .filter(|period: &Period| {
+                (Self::SHORTEST..=Self::LONGEST).contains(&period.as_duration())
+            })
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom(Self::EXPECTED))
+    }
+}
+
+/// Another alias for a key: the empty text takes the one it has away.
+pub(crate) struct AliasChange(pub(crate) Option<KeyAlias>);
+
+impl WireField for AliasChange {
+    const EXPECTED: &'static str = "an alias as for a new key, or an empty text for none";
+}
+
+impl<'de> Deserialize<'de> for AliasChange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.is_empty() {
+            true => Ok(Self(None)),
+            false => text
+                .parse()
+                .map(|alias| Self(Some(alias)))
+                .map_err(|_| serde::de::Error::custom(Self::EXPECTED)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What callers send, object by object.
 
 use super::fields::{
-    ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit, TreeSize,
+    AliasChange, ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit,
+    RotationPeriodField, TreeSize,
 };
 use crate::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use crate::domain::binary::Base64Bytes;
@@ -27,8 +28,40 @@ wire_object! {
         key_alias: Option<KeyAlias>,
         /// What its maker chooses of its policy.
         access_policy: Option<AccessPolicyBody>,
+        /// Its own schedule; its type's where absent.
+        rotation_period: Option<RotationPeriodField>,
         /// A second person's word.
         approval_token: Option<ApprovalTokenField>,
+    }
+}
+
+wire_object! {
+    /// `PATCH /kms/v1/keys/{key_id}`
+    scoped UpdateKeyBody {
+        /// Another alias, or the empty text for none.
+        key_alias: Option<AliasChange>,
+        /// What is to change of its policy.
+        access_policy: Option<AccessPolicyBody>,
+        /// A second person's word.
+        approval_token: Option<ApprovalTokenField>,
+    }
+}
+
+wire_object! {
+    /// `POST /kms/v1/keys/{key_id}/archive` and `restore`
+    scoped KeyStepBody {
+        /// A second person's word.
+        approval_token: Option<ApprovalTokenField>,
+    }
+}
+
+wire_object! {
+    /// The query of `GET /kms/v1/keys/{key_id}/versions`.
+    scoped ListVersionsQuery {
+        /// At most so many.
+        limit: Option<PageLimit>,
+        /// Where the last page ended.
+        cursor: Option<Cursor>,
     }
 }
 
@@ -47,6 +80,8 @@ wire_object! {
 wire_object! {
     /// `POST /kms/v1/keys/{key_id}/rotate`
     scoped RotateKeyBody {
+        /// Whether the old key is archived at once, without a grace period.
+        emergency: Option<bool>,
         /// A second person's word.
         approval_token: Option<ApprovalTokenField>,
     }
@@ -215,6 +250,8 @@ macro_rules! approvable {
 
 approvable!(
     GenerateKeyBody,
+    UpdateKeyBody,
+    KeyStepBody,
     RotateKeyBody,
     RevokeKeyBody,
     SignBody,

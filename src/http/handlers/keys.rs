@@ -1,19 +1,22 @@
-//! Keys: made, found, listed, replaced, revoked.
+//! Keys: made, found, listed, changed, replaced, revoked.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::Answer;
+use crate::domain::error::KmsError;
 use crate::domain::ids::KeyId;
+use crate::domain::key::KeyUpdate;
 use crate::http::HttpState;
 use crate::http::dto::{
-    Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer, ListKeysQuery, PageLimit,
-    RevokeKeyBody, RevokedAnswer, RotateKeyBody, RotatedAnswer, ScopeQuery,
+    ArchivedAnswer, Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer,
+    KeyStepBody, ListKeysQuery, ListVersionsQuery, PageLimit, RevokeKeyBody, RevokedAnswer,
+    RotateKeyBody, RotatedAnswer, ScopeQuery, UpdateKeyBody, UpdatedAnswer, VersionsAnswer,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{FromBody, FromQuery, KeyInPath};
-use crate::service::{GenerateKeyRequest, ListKeysRequest, RevokeKeyRequest};
+use crate::service::{GenerateKeyRequest, KeyChanged, ListKeysRequest, RevokeKeyRequest, Rotation};
 
 /// `POST /kms/v1/keys`
 pub(crate) async fn generate(
@@ -27,6 +30,7 @@ pub(crate) async fn generate(
         key_usage: body.key_usage,
         key_alias: body.key_alias,
         access_policy: body.access_policy.map(Into::into).unwrap_or_default(),
+        rotation_period: body.rotation_period.map(|field| field.0),
     };
     let made = state.service.generate_key(&asked.context, request).await?;
     let answer = GeneratedAnswer {
@@ -69,8 +73,100 @@ pub(crate) async fn show(
     asked: FromQuery<ScopeQuery>,
 ) -> Answer<KeyAnswer> {
     let service = &state.service;
-    let record = service.get_key(&asked.context, &asked.scope, &key).await?;
-    Ok(Json(record.into()))
+    let (record, usage) = service.get_key(&asked.context, &asked.scope, &key).await?;
+    Ok(Json(KeyAnswer::with_usage(record, usage)))
+}
+
+/// `GET /kms/v1/keys/{key_id}/versions`
+pub(crate) async fn versions(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromQuery<ListVersionsQuery>,
+) -> Answer<VersionsAnswer> {
+    let query = asked.query;
+    let after = query.cursor.map(|cursor| VersionCursor::of(&cursor));
+    let limit = query.limit.unwrap_or(PageLimit::DEFAULT).0;
+    let listing = state
+        .service
+        .key_versions(&asked.context, &asked.scope, &key, after, limit)
+        .await?;
+    Ok(Json(VersionsAnswer {
+        next_cursor: listing.next.map(VersionCursor::encode),
+        versions: listing.keys.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// Where a page of a line begins: after so many rotations.
+struct VersionCursor;
+
+impl VersionCursor {
+    fn of(cursor: &Cursor) -> u32 {
+        // What is no cursor of ours is beyond every line.
+        u32::try_from(u128::from_be_bytes(cursor.0)).unwrap_or(u32::MAX)
+    }
+
+    fn encode(rotation_count: u32) -> String {
+        Cursor::encode(&u128::from(rotation_count).to_be_bytes())
+    }
+}
+
+/// `PATCH /kms/v1/keys/{key_id}`
+pub(crate) async fn update(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromBody<UpdateKeyBody>,
+) -> Answer<UpdatedAnswer> {
+    let update = KeyUpdate {
+        key_alias: asked.body.key_alias.map(|change| change.0),
+        access_policy: asked.body.access_policy.map(Into::into).unwrap_or_default(),
+    };
+    if update.is_empty() {
+        let what = "an alias or a part of access_policy: nothing is to change";
+        return Err(KmsError::field("key_alias", what).into());
+    }
+    let service = &state.service;
+    let changed = service
+        .update_key(&asked.context, &asked.scope, &key, &update)
+        .await?;
+    Ok(Json(UpdatedAnswer {
+        key: changed.record.into(),
+        receipt_id: changed.receipt_id,
+    }))
+}
+
+/// `POST /kms/v1/keys/{key_id}/archive`
+pub(crate) async fn archive(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromBody<KeyStepBody>,
+) -> Answer<ArchivedAnswer> {
+    let service = &state.service;
+    let archived = service
+        .archive_key(&asked.context, &asked.scope, &key)
+        .await?;
+    Ok(Json(archived_answer(archived)))
+}
+
+/// `POST /kms/v1/keys/{key_id}/restore`
+pub(crate) async fn restore(
+    State(state): State<HttpState>,
+    KeyInPath(key): KeyInPath,
+    asked: FromBody<KeyStepBody>,
+) -> Answer<ArchivedAnswer> {
+    let service = &state.service;
+    let restored = service
+        .restore_key(&asked.context, &asked.scope, &key)
+        .await?;
+    Ok(Json(archived_answer(restored)))
+}
+
+fn archived_answer(changed: KeyChanged) -> ArchivedAnswer {
+    ArchivedAnswer {
+        key_id: changed.record.key_id,
+        key_state: changed.record.key_state,
+        archived_at: changed.record.archived_at,
+        receipt_id: changed.receipt_id,
+    }
 }
 
 /// `POST /kms/v1/keys/{key_id}/rotate`
@@ -80,8 +176,12 @@ pub(crate) async fn rotate(
     asked: FromBody<RotateKeyBody>,
 ) -> Answer<RotatedAnswer> {
     let service = &state.service;
+    let rotation = match asked.body.emergency {
+        Some(true) => Rotation::Emergency,
+        Some(false) | None => Rotation::Planned,
+    };
     let rotated = service
-        .rotate_key(&asked.context, &asked.scope, &key)
+        .rotate_key(&asked.context, &asked.scope, &key, rotation)
         .await?;
     Ok(Json(RotatedAnswer {
         old_key_id: rotated.old.key_id,
@@ -108,6 +208,7 @@ pub(crate) async fn revoke(
         key_id: revoked.record.key_id,
         revoked_at: revoked.revoked_at,
         key_state: revoked.record.key_state,
+        erase_at: revoked.record.erase_at,
         receipt_id: revoked.receipt_id,
     }))
 }

@@ -65,6 +65,9 @@ fn group_of(operation: RequestOperation) -> RateGroup {
     use RequestOperation as Operation;
     match operation {
         Operation::GenerateKey
+        | Operation::UpdateKey
+        | Operation::ArchiveKey
+        | Operation::RestoreKey
         | Operation::RotateKey
         | Operation::RevokeKey
         | Operation::AddTrustAnchor
@@ -74,6 +77,7 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         Operation::Encrypt => RateGroup::Encrypt,
         Operation::Decrypt => RateGroup::Decrypt,
         Operation::ListKeys
+        | Operation::ListVersions
         | Operation::ListTrustAnchors
         | Operation::GetKey
         | Operation::GetReceipt

@@ -1,6 +1,6 @@
 //! Making keys.
 
-use super::{Failure, alias_taken};
+use super::{Blueprint, Failure, alias_taken};
 use crate::domain::algorithm::KeyType;
 use crate::domain::error::KmsError;
 use crate::domain::ids::{KeyAlias, KeyRef, ReceiptId};
@@ -10,6 +10,7 @@ use crate::domain::lifecycle_permit::{check_usage_fits, generation_subject, perm
 use crate::domain::policy::AccessPolicyChoice;
 use crate::domain::receipt::ReceiptOperation;
 use crate::domain::scope::Scope;
+use crate::domain::time::Period;
 use crate::ports::data_plane::Change;
 use crate::service::approvals::spend;
 use crate::service::pipeline::{RefusedSubject, store_away};
@@ -27,6 +28,8 @@ pub struct GenerateKeyRequest {
     pub key_alias: Option<KeyAlias>,
     /// What its maker chose of its policy.
     pub access_policy: AccessPolicyChoice,
+    /// Its own schedule; its type's where there is none.
+    pub rotation_period: Option<Period>,
 }
 
 /// A key that was made.
@@ -86,13 +89,16 @@ impl KmsService {
             .policy
             .key_defaults
             .complete(request.access_policy.clone(), context.caller.module());
-        let made = self
-            .make_key(context, &permit, request.key_usage, policy)
-            .await?;
-        let record = KeyRecord {
+        let blueprint = Blueprint {
+            key_usage: request.key_usage,
             key_alias: request.key_alias.clone(),
-            ..made.record
+            access_policy: policy,
+            rotation_period: request.rotation_period,
+            created_by: context.caller.module().clone(),
+            predecessor: None,
         };
+        let made = self.make_key(&permit, blueprint).await?;
+        let record = made.record;
         let grants = consent.grants();
         let operation = ReceiptOperation::KeyGenerated;
         let receipt = self.lifecycle_receipt(context, operation, &record, grants)?;
@@ -103,7 +109,8 @@ impl KmsService {
         };
         let mut changes = vec![Change::InsertKey(new_key)];
         changes.extend(spend(grants));
-        self.keep_step(changes, receipt, made.unsettled).await?;
+        self.keep_step(changes, vec![receipt], made.unsettled)
+            .await?;
         Ok(Generated { record, receipt_id })
     }
 

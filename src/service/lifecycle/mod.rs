@@ -1,6 +1,7 @@
-//! The steps of a key's life: generate, rotate, revoke. Each is one transaction
-//! of the change and its receipt.
+//! The steps of a key's life: generate, rotate, archive, revoke and what lies between.
+//! Each is one transaction of the change and its receipt.
 
+mod change;
 mod generate;
 mod revoke;
 mod rotate;
@@ -13,17 +14,19 @@ use super::pipeline::{RefusedSubject, hsm_failure, store_away};
 use super::{KmsService, RequestContext};
 use crate::domain::approval::Grant;
 use crate::domain::error::{Dependency, KmsError};
-use crate::domain::ids::{KeyId, KeyRef};
-use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ModuleId};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey, rotation_due};
 use crate::domain::key_usage::KeyUsageSet;
 use crate::domain::lifecycle_permit::GeneratePermit;
 use crate::domain::policy::AccessPolicy;
 use crate::domain::receipt::{KmsContext, ReceiptAlgorithm, ReceiptOperation, SignedReceipt};
+use crate::domain::time::Period;
 use crate::ports::data_plane::{Change, CommitError, Conflict, Transaction};
 
+pub use change::KeyChanged;
 pub use generate::{GenerateKeyRequest, Generated};
 pub use revoke::{RevokeKeyRequest, Revoked};
-pub use rotate::Rotated;
+pub use rotate::{Rotated, Rotation};
 
 /// Why a step was not taken, and what is left to do about it.
 enum Failure {
@@ -46,13 +49,11 @@ impl From<KmsError> for Failure {
 const MAX_ATTEMPTS: usize = 8;
 
 impl KmsService {
-    /// Makes a key in the HSM and the record of it, active and without alias.
+    /// Makes a key in the HSM and the record of it, active.
     async fn make_key(
         &self,
-        context: &RequestContext,
         permit: &GeneratePermit,
-        key_usage: KeyUsageSet,
-        access_policy: AccessPolicy,
+        blueprint: Blueprint<'_>,
     ) -> Result<MadeKey<'_>, Failure> {
         let key_id = KeyId::generate();
         let key_type = permit.key_type();
@@ -68,30 +69,39 @@ impl KmsService {
         let generated = hsm.generate(permit, key_id).await.map_err(hsm_failure)?;
         self.metrics.observe_hsm("generate", started.elapsed());
         let created_at = self.ports.clock.now();
-        let lifetime = self.policy.key_defaults.rotation_schedule.period(key_type);
+        let schedule = &self.policy.key_defaults.rotation_schedule;
+        let lifetime = blueprint
+            .rotation_period
+            .unwrap_or_else(|| schedule.period(key_type));
+        let valid_until = created_at.plus(lifetime);
+        let predecessor = blueprint.predecessor;
         let record = KeyRecord {
             key_id,
             scope: permit.scope().clone(),
             key_type,
-            key_usage,
-            key_alias: None,
+            key_usage: blueprint.key_usage,
+            key_alias: blueprint.key_alias,
             key_state: KeyState::Active,
             version: 1,
             algorithms,
             backend: hsm.name(),
             public_key: generated.public_key.clone(),
-            access_policy,
+            access_policy: blueprint.access_policy,
             created_at,
-            created_by: context.caller.module().clone(),
-            valid_until: created_at.plus(lifetime),
-            rotation_count: 0,
-            predecessor_key_id: None,
+            created_by: blueprint.created_by,
+            valid_until,
+            rotation_period: blueprint.rotation_period,
+            rotate_at: Some(rotation_due(key_id, valid_until, lifetime)),
+            line_id: predecessor.map_or(key_id, |old| old.line_id),
+            rotation_count: predecessor.map_or(0, |old| old.rotation_count.saturating_add(1)),
+            predecessor_key_id: predecessor.map(|old| old.key_id),
             successor_key_id: None,
             rotated_at: None,
             grace_until: None,
             archived_at: None,
             revoked_at: None,
             revocation_reason: None,
+            erase_at: None,
         };
         let unsettled = self.unsettled_key(&record.scope, key_id, LooseEnd::Made(generated));
         Ok(MadeKey { record, unsettled })
@@ -101,11 +111,11 @@ impl KmsService {
     async fn keep_step(
         &self,
         changes: Vec<Change>,
-        receipt: SignedReceipt,
+        receipts: Vec<SignedReceipt>,
         unsettled: UnsettledKey<'_>,
     ) -> Result<Option<LooseEnd>, Failure> {
         let key_id = unsettled.key_id();
-        match self.keep(changes, receipt).await {
+        match self.keep(changes, receipts).await {
             Ok(()) => Ok(unsettled.settled()),
             // Kept or not: the key stays in doubt until the store tells.
             Err(away @ Failure::NotKept(_)) => Err(away),
@@ -120,11 +130,35 @@ impl KmsService {
         }
     }
 
-    async fn keep(&self, changes: Vec<Change>, receipt: SignedReceipt) -> Result<(), Failure> {
+    /// Keeps a step of the service's own, which nobody had to approve.
+    async fn keep_record(
+        &self,
+        context: &RequestContext,
+        operation: ReceiptOperation,
+        record: KeyRecord,
+    ) -> Result<(), KmsError> {
+        let kept = match self.lifecycle_receipt(context, operation, &record, &[]) {
+            Ok(receipt) => {
+                self.keep(vec![Change::UpdateKey(record)], vec![receipt])
+                    .await
+            }
+            Err(failure) => Err(failure),
+        };
+        kept.map_err(|failure| match failure {
+            Failure::Refused(error) | Failure::NotKept(error) => error,
+            Failure::KeyChanged => kept_changing(),
+        })
+    }
+
+    async fn keep(
+        &self,
+        changes: Vec<Change>,
+        receipts: Vec<SignedReceipt>,
+    ) -> Result<(), Failure> {
         let transaction = Transaction {
             key_use: None,
             changes,
-            receipts: vec![receipt],
+            receipts,
         };
         match self.ports.data_plane.commit(transaction).await {
             Ok(()) => Ok(()),
@@ -160,6 +194,17 @@ impl KmsService {
         self.sign_receipt(context, &record.scope, operation, kms_context)
             .map_err(Failure::NotKept)
     }
+}
+
+/// What a new key is to be, beside its type and scope.
+struct Blueprint<'a> {
+    key_usage: KeyUsageSet,
+    key_alias: Option<KeyAlias>,
+    access_policy: AccessPolicy,
+    rotation_period: Option<Period>,
+    created_by: ModuleId,
+    /// The key it replaces, whose line it goes on.
+    predecessor: Option<&'a KeyRecord>,
 }
 
 struct MadeKey<'a> {

@@ -172,6 +172,10 @@ impl DataPlane for EventfulStore {
         self.call("list_keys", self.store.list_keys(query)).await
     }
 
+    async fn list_line(&self, query: LineQuery) -> Result<KeyPage, Unavailable> {
+        self.call("list_line", self.store.list_line(query)).await
+    }
+
     async fn keys_held(
         &self,
         backend: HsmBackendName,

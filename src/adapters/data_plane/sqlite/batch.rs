@@ -18,6 +18,7 @@ use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::ledger::{CompleteTile, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
+use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::{Change, Conflict, Transaction};
 use crate::ports::ledger::EvidenceLedger;
@@ -66,6 +67,8 @@ pub(super) struct KeyChange {
     /// `None` for a new key.
     pub(super) before: Option<KeyState>,
     pub(super) after: KeyState,
+    /// Whether its secret is erased with this.
+    pub(super) erases: bool,
 }
 
 /// A batch inside an open write transaction.
@@ -142,20 +145,24 @@ impl<'a> Batch<'a> {
     pub(super) fn finish(self, keep_checkpoint: bool) -> rusqlite::Result<Effects> {
         // The same rule as `UsageCount::plus`, for many uses at once.
         let mut upsert = self.connection.prepare_cached(
-            "INSERT INTO key_usage (key_id, day, used, encryptions) VALUES (?1, ?2, ?3, ?4) \
+            "INSERT INTO key_usage (key_id, day, used, encryptions, last_used_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT (key_id) DO UPDATE SET \
              used = CASE WHEN excluded.day > day THEN excluded.used \
                          WHEN excluded.day = day THEN used + excluded.used \
                          ELSE used END, \
              day = max(day, excluded.day), \
-             encryptions = encryptions + excluded.encryptions",
+             encryptions = encryptions + excluded.encryptions, \
+             last_used_at = max(coalesce(last_used_at, excluded.last_used_at), \
+                                excluded.last_used_at)",
         )?;
         for (key_id, count) in &self.usage {
             upsert.execute(params![
                 key_id.as_bytes(),
                 count.day,
                 stored(count.used)?,
-                stored(count.encryptions)?
+                stored(count.encryptions)?,
+                count.last_used_at.map(Timestamp::microseconds)
             ])?;
         }
         drop(upsert);
@@ -269,7 +276,7 @@ impl<'a> Batch<'a> {
             .prepare_cached(INSERT_KEY)?
             .insert(params_from_iter(key_values(record)?))?;
         if let Some(handle) = &key.handle
-            && record.key_state != KeyState::Destroyed
+            && !record.is_erased()
         {
             self.connection
                 .prepare_cached("INSERT INTO key_handles (slot, handle) VALUES (?1, ?2)")?
@@ -383,6 +390,7 @@ impl KeyChange {
             version: record.version,
             before,
             after: record.key_state,
+            erases: record.is_erased(),
         }
     }
 }

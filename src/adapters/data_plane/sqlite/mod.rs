@@ -49,8 +49,8 @@ use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
-    AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, Transaction,
-    Unavailable,
+    AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, LineQuery,
+    Transaction, Unavailable,
 };
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::{
@@ -201,6 +201,14 @@ impl DataPlane for SqliteDataPlane {
         let page = self
             .reads
             .read(move |connection| reads::list_keys(connection, &query))
+            .await?;
+        Ok(page)
+    }
+
+    async fn list_line(&self, query: LineQuery) -> Result<KeyPage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| reads::list_line(connection, &query))
             .await?;
         Ok(page)
     }

@@ -14,7 +14,7 @@ use super::rows::{counted, key_columns, parsed, read_key, read_record};
 use crate::domain::ids::{KeyId, KeyRef};
 use crate::domain::key::{HsmBackendName, StoredKey};
 use crate::domain::scope::Scope;
-use crate::ports::data_plane::{KeyPage, KeyQuery};
+use crate::ports::data_plane::{KeyPage, KeyQuery, LineQuery};
 
 /// Reads that run at once. They take microseconds, and mostly a cache has
 /// answered before.
@@ -122,7 +122,7 @@ pub(super) fn find_key(
     const BY_ID: &str = concat!(
         "SELECT ",
         key_columns!(),
-        ", CASE key_state WHEN 'destroyed' THEN NULL ELSE handle END \
+        ", CASE WHEN key_state = 'destroyed' AND erase_at IS NULL THEN NULL ELSE handle END \
          FROM keys INDEXED BY keys_in_scope LEFT JOIN key_handles USING (slot) \
          WHERE tenant_id = ?1 AND environment = ?2 AND plane = ?3 AND key_id = ?4"
     );
@@ -191,6 +191,36 @@ pub(super) fn list_keys(connection: &Connection, query: &KeyQuery) -> rusqlite::
     let mut keys = connection
         .prepare_cached(&sql)?
         .query_map(rusqlite::params_from_iter(&values), read_record)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let has_more = keys.len() > query.limit;
+    keys.truncate(query.limit);
+    Ok(KeyPage { keys, has_more })
+}
+
+/// One page of a line of rotations.
+pub(super) fn list_line(connection: &Connection, query: &LineQuery) -> rusqlite::Result<KeyPage> {
+    let scope = &query.scope;
+    // One more than asked for tells whether there are more.
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut keys = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM keys INDEXED BY keys_of_line WHERE tenant_id = ?1 AND environment = ?2 \
+             AND plane = ?3 AND line_id = ?4 AND rotation_count > ?5 \
+             ORDER BY rotation_count LIMIT ?6"
+        ))?
+        .query_map(
+            params![
+                scope.tenant_id.as_str(),
+                scope.environment.as_str(),
+                scope.plane.as_str(),
+                query.line_id.as_bytes(),
+                query.after.map_or(-1, i64::from),
+                limit.saturating_add(1)
+            ],
+            read_record,
+        )?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let has_more = keys.len() > query.limit;
     keys.truncate(query.limit);

@@ -9,7 +9,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHandle, KeyRecord, StoredKey};
 use crate::domain::policy::AccessPolicy;
 use crate::domain::scope::Scope;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Period, Timestamp};
 use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::KeyCounts;
 
@@ -21,7 +21,7 @@ macro_rules! key_columns {
          version, algorithms, backend, public_key, allowed_modules, requires_approval, \
          max_usage_per_day, created_at, created_by, valid_until, rotation_count, \
          predecessor_key_id, successor_key_id, rotated_at, grace_until, archived_at, \
-         revoked_at, revocation_reason"
+         revoked_at, revocation_reason, line_id, rotation_period, rotate_at, erase_at"
     };
 }
 pub(super) use key_columns;
@@ -31,7 +31,7 @@ pub(super) const INSERT_KEY: &str = concat!(
     "INSERT INTO keys (",
     key_columns!(),
     ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
-     ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)"
+     ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)"
 );
 
 /// Writes what [`key_values`] binds over the version before it: all but what a
@@ -41,12 +41,13 @@ pub(super) const UPDATE_KEY: &str = "UPDATE keys SET key_usage = ?6, key_alias =
      allowed_modules = ?13, requires_approval = ?14, max_usage_per_day = ?15, created_at = ?16, \
      created_by = ?17, valid_until = ?18, rotation_count = ?19, predecessor_key_id = ?20, \
      successor_key_id = ?21, rotated_at = ?22, grace_until = ?23, archived_at = ?24, \
-     revoked_at = ?25, revocation_reason = ?26 \
+     revoked_at = ?25, revocation_reason = ?26, rotation_period = ?28, rotate_at = ?29, \
+     erase_at = ?30 \
      WHERE key_id = ?1 AND tenant_id = ?2 AND environment = ?3 AND plane = ?4 \
-     AND key_type = ?5 AND version = ?9 - 1";
+     AND key_type = ?5 AND line_id = ?27 AND version = ?9 - 1";
 
 /// A record's values in the order of `key_columns!`.
-pub(super) fn key_values(record: &KeyRecord) -> rusqlite::Result<[Value; 26]> {
+pub(super) fn key_values(record: &KeyRecord) -> rusqlite::Result<[Value; 30]> {
     let id = |id: &KeyId| Value::Blob(id.as_bytes().to_vec());
     let text = |text: &str| Value::Text(text.to_owned());
     let instant = |instant: Timestamp| Value::Integer(instant.microseconds());
@@ -78,6 +79,10 @@ pub(super) fn key_values(record: &KeyRecord) -> rusqlite::Result<[Value; 26]> {
         maybe(record.archived_at.map(instant)),
         maybe(record.revoked_at.map(instant)),
         maybe(record.revocation_reason.map(|reason| text(reason.as_str()))),
+        id(&record.line_id),
+        maybe(record.rotation_period.map(kept_period).transpose()?),
+        maybe(record.rotate_at.map(instant)),
+        maybe(record.erase_at.map(instant)),
     ])
 }
 
@@ -119,6 +124,13 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         archived_at: maybe_instant(row, 23)?,
         revoked_at: maybe_instant(row, 24)?,
         revocation_reason: maybe_parsed(row, 25)?,
+        line_id: KeyId::from_bytes(row.get(26)?),
+        rotation_period: match row.get::<_, Option<i64>>(27)? {
+            Some(_) => Some(Period::microseconds(counted(row, 27)?)),
+            None => None,
+        },
+        rotate_at: maybe_instant(row, 28)?,
+        erase_at: maybe_instant(row, 29)?,
     })
 }
 
@@ -127,7 +139,7 @@ pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<StoredKey> {
     Ok(StoredKey {
         record: read_record(row)?,
         handle: row
-            .get::<_, Option<Vec<u8>>>(26)?
+            .get::<_, Option<Vec<u8>>>(30)?
             .map(KeyHandle::from_bytes),
     })
 }
@@ -135,12 +147,15 @@ pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<StoredKey> {
 /// What was kept of a key's uses.
 pub(super) fn read_usage(connection: &Connection, key_id: KeyId) -> rusqlite::Result<UsageCount> {
     connection
-        .prepare_cached("SELECT day, used, encryptions FROM key_usage WHERE key_id = ?1")?
+        .prepare_cached(
+            "SELECT day, used, encryptions, last_used_at FROM key_usage WHERE key_id = ?1",
+        )?
         .query_row([key_id.as_bytes()], |row| {
             Ok(UsageCount {
                 day: row.get(0)?,
                 used: counted(row, 1)?,
                 encryptions: counted(row, 2)?,
+                last_used_at: maybe_instant(row, 3)?,
             })
         })
         .optional()
@@ -169,6 +184,14 @@ pub(super) fn read_ledger_size(connection: &Connection) -> rusqlite::Result<u64>
 /// A number as SQLite keeps it.
 pub(super) fn stored(number: u64) -> rusqlite::Result<i64> {
     i64::try_from(number).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+/// A period as SQLite keeps it, in microseconds.
+fn kept_period(period: Period) -> rusqlite::Result<Value> {
+    let microseconds = i64::try_from(period.as_duration().as_micros());
+    microseconds
+        .map(Value::Integer)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 /// A column that counts something.

@@ -19,7 +19,6 @@ use super::queue::{CommitJob, Job};
 use super::rows::{read_key_counts, read_usage};
 use super::{CommitStats, InMemory, OnCommit};
 use crate::domain::ids::KeyRef;
-use crate::domain::key::KeyState;
 use crate::ports::data_plane::{CommitError, Unavailable};
 use crate::ports::ledger::EvidenceLedger;
 
@@ -161,10 +160,7 @@ impl Writer {
             transactions: kept.len(),
             receipts: effects.receipts,
         };
-        let has_erased = effects
-            .keys
-            .iter()
-            .any(|change| change.after == KeyState::Destroyed);
+        let has_erased = effects.keys.iter().any(|change| change.erases);
         self.publish(effects);
         if has_erased {
             // What holds the log up already, such as a backup, is not waited for again.

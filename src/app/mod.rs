@@ -2,6 +2,7 @@
 //! only place that sees every room.
 
 mod anchors;
+mod background;
 mod hsm;
 mod identities;
 mod known_checkpoint;
@@ -20,7 +21,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 pub(crate) use self::known_checkpoint::CHECKPOINT_FILE;
 pub(crate) use self::ledger_key::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
@@ -28,6 +28,9 @@ pub use self::reload::ReloadHandle;
 pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
+use self::background::{
+    Phase, keep_reconciled, keep_scheduled, keep_written_down, reached, spawn_prober,
+};
 use self::identities::identities;
 use self::known_checkpoint::KnownCheckpoint;
 use self::ledger_key::begin_ledger;
@@ -51,15 +54,6 @@ use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Acceptor, TlsMaterial};
-
-/// How often the dependencies are probed.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often the HSM is held against the store.
-const RECONCILE_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How soon it is tried again where one of the two could not be asked.
-const RECONCILE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Under this name the store remembers which key its secrets are sealed under.
 const KEK_PIN: &str = "kek_id";
@@ -222,6 +216,10 @@ impl App {
             let asked = self.asked.clone();
             tokio::spawn(keep_reconciled(Arc::clone(&self.service), asked, until))
         };
+        let scheduler = {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_scheduled(Arc::clone(&self.service), until))
+        };
         let writing = self.known_checkpoint.as_ref().map(|checkpoint| {
             let until = reached(stopped.clone(), Phase::Draining);
             tokio::spawn(keep_written_down(Arc::clone(checkpoint), until))
@@ -278,6 +276,7 @@ impl App {
         }
         let _ = prober.await;
         let _ = reconciler.await;
+        let _ = scheduler.await;
         if let Some(writing) = writing {
             let _ = writing.await;
         }
@@ -289,69 +288,6 @@ impl App {
         }
         self.data_plane.close().await;
         tracing::info!("stopped");
-    }
-}
-
-/// How far a shutdown has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Serving,
-    Draining,
-    Drained,
-}
-
-async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
-    // A sender that is gone has nothing left to wait for.
-    let _ = phases.wait_for(|now| *now >= phase).await;
-}
-
-fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut stop = std::pin::pin!(reached(phases, Phase::Draining));
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(PROBE_INTERVAL) => {}
-                () = &mut stop => return,
-            }
-            service.probe_health().await;
-        }
-    })
-}
-
-/// Holds the HSM against the store: at the start, or as soon as both can be asked,
-/// once an hour, and when somebody asks.
-async fn keep_reconciled(
-    service: Arc<KmsService>,
-    mut asked: watch::Receiver<u64>,
-    stop: impl Future<Output = ()>,
-) {
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let next = tokio::select! {
-            reconciled = service.reconcile() => match reconciled {
-                Ok(()) => RECONCILE_EVERY,
-                // The health report says what is away.
-                Err(_) => RECONCILE_AGAIN,
-            },
-            () = &mut stop => return,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(next) => {}
-            // Whoever could ask is gone only when all of this is.
-            Ok(()) = asked.changed() => {}
-            () = &mut stop => return,
-        }
-    }
-}
-
-async fn keep_written_down(checkpoint: Arc<KnownCheckpoint>, stop: impl Future<Output = ()>) {
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        checkpoint.write_down().await;
-        tokio::select! {
-            () = tokio::time::sleep(known_checkpoint::WRITE_EVERY) => {}
-            () = &mut stop => return,
-        }
     }
 }
 

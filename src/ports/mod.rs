@@ -11,3 +11,4 @@ pub mod ledger_source;
 pub mod ledger_store;
 pub mod material;
 pub mod trust_plane;
+pub mod upkeep_store;

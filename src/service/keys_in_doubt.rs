@@ -7,14 +7,25 @@
 //! left to do is noted here then, and the next probe that finds the store well asks
 //! it and does that.
 
+use std::time::Duration;
+
 use super::KmsService;
 use super::doubts::Doubts;
+use super::pipeline::store_away;
+use crate::domain::error::KmsError;
 use crate::domain::ids::{KeyId, KeyRef};
 use crate::domain::key::{HsmBackendName, KeyHandle, KeyState};
 use crate::domain::lifecycle_permit::ErasePermit;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::Unavailable;
 use crate::ports::hsm::GeneratedKey;
+use crate::ports::upkeep_store::KeyIntent;
+
+/// Longer than any backend takes to make a key, and any request to store it.
+const LONGEST_MAKING: Duration = Duration::from_secs(300);
+
+/// Forgotten keys that are given up in one round.
+const AT_ONCE: usize = 32;
 
 /// What is left to do in the backend, depending on what the store has kept.
 pub(super) enum LooseEnd {
@@ -107,19 +118,83 @@ impl KmsService {
         }
     }
 
-    /// Throws away a key that no store has.
-    pub(super) async fn discard(&self, key_id: KeyId, backend: HsmBackendName) {
+    /// Announces a key to the store, if the backend is going to keep it itself; whether
+    /// it had to be.
+    ///
+    /// # Errors
+    /// [`KmsError::DependencyUnavailable`]; the key must not be made then.
+    pub(super) async fn announce_key(
+        &self,
+        key_id: KeyId,
+        backend: HsmBackendName,
+    ) -> Result<bool, KmsError> {
+        if !backend.keeps_keys() {
+            return Ok(false);
+        }
+        let intent = KeyIntent {
+            key_id,
+            backend,
+            begun_at: self.ports.clock.now(),
+        };
+        let announced = self.ports.data_plane.begin_key(intent).await;
+        announced.map_err(store_away)?;
+        Ok(true)
+    }
+
+    /// Gives up a key that was announced, and destroys what the backend has of it. What
+    /// does not come to its end is left to the next round of upkeep.
+    pub(super) async fn give_up_key(&self, key_id: KeyId, backend: HsmBackendName) {
+        let data_plane = &self.ports.data_plane;
+        // In this order: once it is given up no transaction stores it.
+        if !matches!(data_plane.abandon_key(key_id).await, Ok(true)) {
+            return;
+        }
+        if self.discard(key_id, backend).await {
+            // One that is left over is ended by the next round.
+            let _ = data_plane.end_intent(key_id).await;
+        }
+    }
+
+    /// Gives up the keys that were announced so long ago that nobody is making them any
+    /// longer: what a crash has left behind.
+    pub(super) async fn give_up_forgotten_keys(&self) -> Result<(), KmsError> {
+        let before = self.ports.clock.now().minus(LONGEST_MAKING);
+        let intents = self.ports.data_plane.open_intents(before, AT_ONCE).await;
+        for intent in intents.map_err(store_away)? {
+            tracing::warn!(
+                key_id = %intent.key_id,
+                begun_at = %intent.begun_at,
+                "a key whose making was cut short is given up"
+            );
+            self.give_up_key(intent.key_id, intent.backend).await;
+        }
+        Ok(())
+    }
+
+    /// Undoes the making of a key that was not stored.
+    pub(super) async fn unmake(&self, key_id: KeyId, backend: HsmBackendName) {
+        match backend.keeps_keys() {
+            true => self.give_up_key(key_id, backend).await,
+            false => {
+                self.discard(key_id, backend).await;
+            }
+        }
+    }
+
+    /// Throws away a key that no store has; whether that came to its end.
+    async fn discard(&self, key_id: KeyId, backend: HsmBackendName) -> bool {
         let discarded = match self.ports.hsm.holding(backend) {
             Ok(hsm) => hsm.discard(key_id).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = discarded {
+        if let Err(error) = &discarded {
             tracing::error!(
                 %key_id,
-                error = &error as &dyn std::error::Error,
+                error = error as &dyn std::error::Error,
                 "a key that was not stored could not be discarded in the HSM"
             );
         }
+        discarded.is_ok()
     }
 
     /// Erases the backend's own copy of a key whose handle the store has forgotten.
@@ -156,7 +231,7 @@ impl KeySettlingRound<'_> {
             );
             match (doubt.end, kept) {
                 (LooseEnd::Made(generated), None) => {
-                    self.service.discard(doubt.key_id, generated.backend).await;
+                    self.service.unmake(doubt.key_id, generated.backend).await;
                 }
                 (LooseEnd::Revoking(permit), Some(KeyState::Destroyed)) => {
                     self.service.erase(doubt.key_id, &permit).await;

@@ -15,6 +15,7 @@ mod ledger;
 mod lifecycle;
 mod pipeline;
 mod reconcile;
+mod scheduler;
 mod signing;
 mod trust_anchors;
 
@@ -46,6 +47,7 @@ pub use lifecycle::{
     GenerateKeyRequest, Generated, KeyChanged, RevokeKeyRequest, Revoked, Rotated, Rotation,
 };
 pub use pipeline::{KeyChoice, Used};
+pub use scheduler::{Round, Scheduler};
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
     TrustAnchorRemoved,
@@ -88,6 +90,7 @@ pub struct KmsService {
     anchors_in_doubt: doubts::Doubts<anchors_in_doubt::Doubt>,
     keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     quarantine: reconcile::Quarantine,
+    scheduler: scheduler::SchedulerBoard,
     metrics: Arc<Metrics>,
 }
 
@@ -112,6 +115,7 @@ impl KmsService {
             anchors_in_doubt: doubts::Doubts::default(),
             keys_in_doubt: doubts::Doubts::default(),
             quarantine: reconcile::Quarantine::default(),
+            scheduler: scheduler::SchedulerBoard::default(),
             metrics,
         }
     }

@@ -12,6 +12,7 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::error::ErrorCode;
 use crate::domain::key::KeyState;
 use crate::domain::key_usage::KeyUsage;
+use crate::domain::time::Timestamp;
 
 /// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
 const LATENCY_BUCKETS_MS: [f64; 18] = [
@@ -137,6 +138,8 @@ pub struct Metrics {
     key_usage: IntCounterVec,
     hsm_available: IntGauge,
     keys_quarantined: IntGauge,
+    keys_due: IntGaugeVec,
+    scheduler_last_run: IntGauge,
     hsm_latency: HistogramVec,
     ledger_size: IntGauge,
     ledger_commit_latency: Histogram,
@@ -196,6 +199,17 @@ impl Metrics {
             keys_quarantined: IntGauge::new(
                 "kms_keys_quarantined",
                 "Keys whose secret their HSM does not have.",
+            )?,
+            keys_due: IntGaugeVec::new(
+                Opts::new(
+                    "kms_keys_due",
+                    "Keys that are due to be rotated, archived or erased.",
+                ),
+                &["kind"],
+            )?,
+            scheduler_last_run: IntGauge::new(
+                "kms_scheduler_last_run_seconds",
+                "When the scheduler last finished a round, in seconds since 1970.",
             )?,
             hsm_latency: HistogramVec::new(
                 latency(
@@ -267,6 +281,8 @@ impl Metrics {
         registry.register(Box::new(metrics.key_usage.clone()))?;
         registry.register(Box::new(metrics.hsm_available.clone()))?;
         registry.register(Box::new(metrics.keys_quarantined.clone()))?;
+        registry.register(Box::new(metrics.keys_due.clone()))?;
+        registry.register(Box::new(metrics.scheduler_last_run.clone()))?;
         registry.register(Box::new(metrics.hsm_latency.clone()))?;
         registry.register(Box::new(metrics.ledger_size.clone()))?;
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
@@ -343,6 +359,18 @@ impl Metrics {
     pub fn set_keys_quarantined(&self, number: usize) {
         self.keys_quarantined
             .set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// How many keys are due for one kind of step.
+    pub fn set_keys_due(&self, kind: &'static str, number: u64) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.keys_due.with_label_values(&[kind]).set(number);
+    }
+
+    /// When the scheduler last finished a round.
+    pub fn set_scheduler_last_run(&self, when: Timestamp) {
+        self.scheduler_last_run
+            .set(when.microseconds().div_euclid(1_000_000));
     }
 
     /// The time one durable write of the ledger took.

@@ -3,6 +3,7 @@
 //! changes after a commit and before its answers.
 
 mod ledger;
+mod upkeep;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -116,6 +117,12 @@ impl Writer {
                     }
                     Job::Pin(name, value, answer) => {
                         let _ = answer.send(self.pin(name, &value).map_err(unavailable));
+                    }
+                    Job::Upkeep(job) => {
+                        // What was queued before it comes before it: a key that is given up
+                        // must not be stored by what was not looked at yet.
+                        self.commit(std::mem::take(&mut commits));
+                        self.do_upkeep(job);
                     }
                     Job::Probe(answer) => probes.push(answer),
                 }

@@ -55,7 +55,7 @@ impl TokenSession {
         scope: &Scope,
     ) -> Result<GeneratedKey, CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_write(&self.generation.library)?;
+        let _turn = quirks::turn_to_write(&self.generation.library, self.due.get())?;
         let label = templates::label(scope);
         let (secret, public) = templates::make(session, key_type, key_id, &label, Lifetime::Token)?;
         let proven = templates::require_kept_inside(session, secret)
@@ -276,7 +276,7 @@ impl TokenSession {
     /// As the token's; some objects may then be left.
     pub(super) fn destroy(&self, key_id: KeyId) -> Result<(), CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_write(&self.generation.library)?;
+        let _turn = quirks::turn_to_write(&self.generation.library, self.due.get())?;
         let destroyed = destroy(session, key_id);
         self.generation.forget(key_id);
         destroyed
@@ -288,7 +288,7 @@ impl TokenSession {
     /// As the token's.
     pub(super) fn inventory(&self) -> Result<Vec<KeyId>, CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_look(&self.generation.library)?;
+        let _turn = quirks::turn_to_look(&self.generation.library, self.due.get())?;
         templates::read_ids(session)
     }
 

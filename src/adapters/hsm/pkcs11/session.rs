@@ -1,8 +1,9 @@
 //! One connection to the token, and the sessions opened under it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
@@ -23,6 +24,9 @@ use crate::ports::hsm::HsmFault;
 
 /// Keys whose objects are remembered: about 200 bytes each.
 const REMEMBERED_OBJECTS: usize = 100_000;
+
+/// How long calls may take where nobody says.
+const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A connection: from a login until the token is lost. What was found under it, its
 /// sessions and the handles of its objects, means nothing under the next one.
@@ -86,6 +90,8 @@ pub(super) struct TokenSession {
     session: Option<Session>,
     pub(super) generation: Arc<Generation>,
     pub(super) test_key: RefCell<Option<TestKey>>,
+    /// By when the call that is being made should have ended.
+    pub(super) due: Cell<Instant>,
 }
 
 impl TokenSession {
@@ -110,6 +116,7 @@ impl TokenSession {
             session: Some(session),
             generation,
             test_key: RefCell::new(None),
+            due: Cell::new(Instant::now() + UNTOLD),
         }
     }
 
@@ -185,7 +192,7 @@ impl TokenSession {
             return Ok(known);
         }
         let ticket = found.begin_fill();
-        let _turn = quirks::turn_to_look(&self.generation.library)?;
+        let _turn = quirks::turn_to_look(&self.generation.library, self.due.get())?;
         let template = templates::find_secret(key_id, key.key_type);
         let objects = session.find_objects(&template)?;
         let object = match objects[..] {

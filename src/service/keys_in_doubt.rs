@@ -141,24 +141,29 @@ impl KmsService {
         Ok(true)
     }
 
-    /// Gives up a key that was announced, and destroys what the backend has of it. What
-    /// does not come to its end is left to the next round of upkeep.
-    pub(super) async fn give_up_key(&self, key_id: KeyId, backend: HsmBackendName) {
+    /// Gives up a key that was announced, and destroys what the backend has of it;
+    /// whether nothing is left to do. The rest is left to the next round of upkeep.
+    pub(super) async fn give_up_key(&self, key_id: KeyId, backend: HsmBackendName) -> bool {
         let data_plane = &self.ports.data_plane;
         // In this order: once it is given up no transaction stores it.
-        if !matches!(data_plane.abandon_key(key_id).await, Ok(true)) {
-            return;
+        match data_plane.abandon_key(key_id).await {
+            Ok(true) => {}
+            // It is stored, or nothing was left over.
+            Ok(false) => return true,
+            Err(_) => return false,
         }
-        if self.discard(key_id, backend).await {
-            // One that is left over is ended by the next round.
-            let _ = data_plane.end_intent(key_id).await;
-        }
+        self.discard(key_id, backend).await && data_plane.end_intent(key_id).await.is_ok()
     }
 
-    /// Gives up the keys that were announced so long ago that nobody is making them any
-    /// longer: what a crash has left behind.
-    pub(super) async fn give_up_forgotten_keys(&self) -> Result<(), KmsError> {
-        let before = self.ports.clock.now().minus(LONGEST_MAKING);
+    /// Gives up the keys that nobody is making any longer: what was announced before this
+    /// process began, or so long ago that every request for it has ended. Whether all
+    /// of it came to its end.
+    ///
+    /// # Errors
+    /// [`KmsError::DependencyUnavailable`] while the store is away.
+    pub(super) async fn give_up_forgotten_keys(&self) -> Result<bool, KmsError> {
+        let long_ago = self.ports.clock.now().minus(LONGEST_MAKING);
+        let before = long_ago.max(self.began_at);
         let intents = self.ports.data_plane.open_intents(before, AT_ONCE).await;
         for intent in intents.map_err(store_away)? {
             tracing::warn!(
@@ -166,19 +171,19 @@ impl KmsService {
                 begun_at = %intent.begun_at,
                 "a key whose making was cut short is given up"
             );
-            self.give_up_key(intent.key_id, intent.backend).await;
+            if !self.give_up_key(intent.key_id, intent.backend).await {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Undoes the making of a key that was not stored.
     pub(super) async fn unmake(&self, key_id: KeyId, backend: HsmBackendName) {
         match backend.keeps_keys() {
             true => self.give_up_key(key_id, backend).await,
-            false => {
-                self.discard(key_id, backend).await;
-            }
-        }
+            false => self.discard(key_id, backend).await,
+        };
     }
 
     /// Throws away a key that no store has; whether that came to its end.

@@ -29,6 +29,7 @@ use crate::domain::caller::{Caller, Credentials};
 use crate::domain::error::KmsError;
 use crate::domain::ids::{ModuleId, RequestId};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
+use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, KeyCounts};
 use crate::ports::hsm::HsmBackends;
@@ -91,6 +92,8 @@ pub struct KmsService {
     keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     quarantine: reconcile::Quarantine,
     scheduler: scheduler::SchedulerBoard,
+    /// When this process began to make keys.
+    began_at: Timestamp,
     metrics: Arc<Metrics>,
 }
 
@@ -109,6 +112,7 @@ impl KmsService {
     /// first [`KmsService::probe_health`].
     pub fn new(ports: Ports, policy: ServicePolicy, metrics: Arc<Metrics>) -> Self {
         Self {
+            began_at: ports.clock.now(),
             ports,
             policy,
             health: health::HealthBoard::default(),

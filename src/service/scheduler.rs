@@ -61,6 +61,8 @@ pub struct Scheduler {
     leased_until: Option<Timestamp>,
     rounds: u64,
     resting: HashMap<KeyId, Rest>,
+    /// From which round on keys that were left half made are given up.
+    cleared_up_from: u64,
     looked_ahead_on: Option<i64>,
 }
 
@@ -138,6 +140,7 @@ impl Default for Scheduler {
             leased_until: None,
             rounds: 0,
             resting: HashMap::new(),
+            cleared_up_from: 0,
             looked_ahead_on: None,
         }
     }
@@ -178,9 +181,7 @@ impl KmsService {
                 self.do_due(scheduler, kind, &mut round).await?;
             }
             self.look_ahead(scheduler).await?;
-            if self.ports.hsm.all().any(|hsm| hsm.name().keeps_keys()) {
-                self.give_up_forgotten_keys().await?;
-            }
+            self.clear_up(scheduler).await?;
         } else {
             round.is_standby = true;
         }
@@ -281,6 +282,19 @@ impl KmsService {
             DueKind::Archive => self.archive_due_key(&context, &key).await,
             DueKind::Erase => self.erase_due_key(&context, key).await,
         }
+    }
+
+    /// Gives up keys that were left half made, where a backend keeps keys itself.
+    async fn clear_up(&self, scheduler: &mut Scheduler) -> Result<(), KmsError> {
+        let keeps_keys = self.ports.hsm.all().any(|hsm| hsm.name().keeps_keys());
+        if keeps_keys
+            && scheduler.rounds >= scheduler.cleared_up_from
+            && !self.give_up_forgotten_keys().await?
+        {
+            // The backend is away, and is not asked every second.
+            scheduler.cleared_up_from = scheduler.rounds + REST;
+        }
+        Ok(())
     }
 
     /// Tells once a day what comes within a week.

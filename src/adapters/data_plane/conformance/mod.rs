@@ -4,6 +4,7 @@ mod anchors;
 mod grants;
 mod keys;
 mod ledger;
+mod upkeep;
 mod usage;
 
 pub(super) use self::anchors::anchor;
@@ -24,6 +25,7 @@ use crate::domain::usage::UsageReservation;
 use crate::ports::data_plane::{Change, CommitError, DataPlane, KeyUseMark, Transaction};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_store::LedgerFault;
+use crate::ports::upkeep_store::KeyIntent;
 
 /// What a test gets: the store, to be shared with tasks.
 pub(super) type Store = Arc<dyn DataPlane>;
@@ -121,6 +123,14 @@ promises! {
         a_use_of_an_unknown_key_conflicts
         of_more_uses_than_are_left_exactly_those_are_kept
         everyone_who_asks_gets_the_same_counter;
+    upkeep:
+        keys_are_due_by_their_state_the_longest_due_first
+        the_secret_of_a_revoked_key_is_kept_until_it_is_erased_and_then_gone
+        a_task_is_one_holders_until_its_lease_ends
+        a_lease_from_a_clock_that_was_set_back_keeps_nobody_out
+        a_key_that_a_backend_keeps_is_stored_only_after_it_was_announced
+        a_key_that_was_given_up_is_never_stored
+        a_transaction_that_conflicts_leaves_the_announcement;
 }
 
 /// The instant at which everything here happens.
@@ -226,6 +236,14 @@ pub(super) fn use_of(record: &KeyRecord, reservation: UsageReservation) -> Trans
 }
 
 pub(super) async fn insert(store: &dyn DataPlane, key: StoredKey) {
+    if key.record.backend.keeps_keys() {
+        let intent = KeyIntent {
+            key_id: key.record.key_id,
+            backend: key.record.backend,
+            begun_at: now(),
+        };
+        store.begin_key(intent).await.expect("announced");
+    }
     store
         .commit(changes(vec![Change::InsertKey(key)]))
         .await
@@ -249,7 +267,7 @@ pub(super) fn rotation(key: &KeyRecord) -> (StoredKey, Transaction) {
 
 pub(super) fn revocation(key: &KeyRecord) -> Transaction {
     let revoked = key
-        .revoked(RevocationReason::Compromised, now())
+        .revoked(RevocationReason::Compromised, now(), None)
         .expect("not destroyed");
     changes(vec![Change::UpdateKey(revoked)])
 }

@@ -63,9 +63,13 @@ impl TokenSession {
         let (public_key, proof) = match proven {
             Ok(proven) => proven,
             Err(fault) => {
-                // Whatever is left of it is found by its id later.
-                let _ = destroy(session, key_id);
-                return Err(fault);
+                // In a session that is not in the midst of anything. Whatever is left
+                // of the key is found by its id later.
+                let _ = Self::open(&self.generation).and_then(|fresh| {
+                    let (_visit, session) = fresh.enter()?;
+                    destroy(session, key_id)
+                });
+                return Err(fault.after_an_effect());
             }
         };
         let handle = TokenHandle {
@@ -224,11 +228,18 @@ impl TokenSession {
         match open(session, object, nonce, aad, ciphertext) {
             Ok(plaintext) => Ok(Some(plaintext)),
             Err(NotOpened::Ciphertext) => Ok(None),
-            // A token that does a round of work now is well, and meant the ciphertext.
-            Err(NotOpened::Unclear(fault)) => match self.test_round(session) {
-                Ok(()) => Ok(None),
-                Err(_) => Err(fault),
-            },
+            Err(NotOpened::Unclear(fault)) => {
+                if self.test_round(session).is_err() {
+                    return Err(fault);
+                }
+                // A token that does a round of work now is well. It may have been
+                // unwell before: only what it says now is about the ciphertext.
+                match open(session, object, nonce, aad, ciphertext) {
+                    Ok(plaintext) => Ok(Some(plaintext)),
+                    Err(NotOpened::Ciphertext | NotOpened::Unclear(_)) => Ok(None),
+                    Err(NotOpened::Failed(fault)) => Err(fault),
+                }
+            }
             Err(NotOpened::Failed(fault)) => Err(fault),
         }
     }
@@ -279,7 +290,8 @@ impl TokenSession {
         let _turn = quirks::turn_to_write(&self.generation.library, self.due.get())?;
         let destroyed = destroy(session, key_id);
         self.generation.forget(key_id);
-        destroyed
+        // What could not be seen was not destroyed.
+        destroyed.and_then(|()| self.require_login())
     }
 
     /// The ids of the keys in the token, ours and whoever's have one of that form.
@@ -289,7 +301,9 @@ impl TokenSession {
     pub(super) fn inventory(&self) -> Result<Vec<KeyId>, CallFault> {
         let (_visit, session) = self.enter()?;
         let _turn = quirks::turn_to_look(&self.generation.library, self.due.get())?;
-        templates::read_ids(session)
+        let ids = templates::read_ids(session)?;
+        self.require_login()?;
+        Ok(ids)
     }
 
     /// Makes a round trip with a key of this session's own.

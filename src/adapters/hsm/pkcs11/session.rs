@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::Session;
+use cryptoki::session::{Session, SessionState};
 
 use super::fault::{CallFault, TokenError};
 use super::handle::TokenHandle;
@@ -107,7 +107,10 @@ impl TokenSession {
         let session = visit
             .pkcs11
             .open_rw_session_no_drop(generation.token.slot)?;
-        Ok(Self::of(session, Arc::clone(generation)))
+        let opened = Self::of(session, Arc::clone(generation));
+        opened.require_login()?;
+        drop(visit);
+        Ok(opened)
     }
 
     /// A session that is open.
@@ -117,6 +120,22 @@ impl TokenSession {
             generation,
             test_key: RefCell::new(None),
             due: Cell::new(Instant::now() + UNTOLD),
+        }
+    }
+
+    /// The login ends with the last session (PKCS#11 v3.1 §5.6.8), and whenever
+    /// anybody in this process logs out. Without it secrets are not refused but
+    /// simply not found: that they are not there means nothing before this was asked.
+    ///
+    /// # Errors
+    /// [`CallFault::SessionLost`] without a login; as the token's.
+    pub(super) fn require_login(&self) -> Result<(), CallFault> {
+        let (_visit, session) = self.enter()?;
+        match session.get_session_info()?.session_state() {
+            SessionState::RwUser => Ok(()),
+            _ => Err(CallFault::SessionLost(TokenError::Away(
+                "the session is no longer logged in".to_owned(),
+            ))),
         }
     }
 
@@ -197,7 +216,10 @@ impl TokenSession {
         let objects = session.find_objects(&template)?;
         let object = match objects[..] {
             [object] => object,
-            [] => return Err(HsmFault::Missing.into()),
+            [] => {
+                self.require_login()?;
+                return Err(HsmFault::Missing.into());
+            }
             _ => {
                 tracing::error!(%key_id, objects = objects.len(), "one key id, several objects");
                 return Err(HsmFault::Ambiguous.into());

@@ -12,6 +12,7 @@ use super::fault::StoreFault;
 use crate::domain::ids::KeyId;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{CommitError, Transaction, Unavailable};
+use crate::ports::handle_store::HandleReplacement;
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::LedgerFault;
 
@@ -30,8 +31,20 @@ pub(super) enum Job {
     HandOver(Answer<()>),
     /// Pin a value to a name.
     Pin(&'static str, Vec<u8>, Answer<Vec<u8>>),
+    /// Something with handles.
+    Handles(HandleJob),
     /// Write and read back.
     Probe(Answer<()>),
+}
+
+/// What there is to do with handles that are replaced.
+pub(super) enum HandleJob {
+    /// Replace them.
+    Replace(Vec<HandleReplacement>, Answer<u64>),
+    /// Leave nothing of the old ones on the disk.
+    WipeReplaced(Answer<bool>),
+    /// Move a pin from one value to another.
+    MovePin(&'static str, Vec<u8>, Vec<u8>, Answer<Vec<u8>>),
 }
 
 /// A transaction and who waits for it.

@@ -2,6 +2,7 @@
 //! commits all of it at once, and answers only then. What is kept in memory
 //! changes after a commit and before its answers.
 
+mod handles;
 mod ledger;
 
 use std::fs::File;
@@ -118,6 +119,7 @@ impl Writer {
                     Job::Pin(name, value, answer) => {
                         let _ = answer.send(self.pin(name, &value).map_err(unavailable));
                     }
+                    Job::Handles(job) => self.do_with_handles(job),
                     Job::Probe(answer) => probes.push(answer),
                 }
             }

@@ -3,6 +3,7 @@
 
 mod anchors;
 mod identities;
+pub(crate) mod kek;
 mod known_checkpoint;
 mod ledger_key;
 mod reload;
@@ -28,6 +29,7 @@ pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
 use self::identities::identities;
+use self::kek::{KekFiles, KekKeeper, KekKeeperPorts, keks_at_start};
 use self::known_checkpoint::KnownCheckpoint;
 use self::ledger_key::begin_ledger;
 use self::reload::{FirstLook, Keeper};
@@ -35,13 +37,9 @@ use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
-use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
-use crate::adapters::secret_file::LaidOutBy;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, StoreUrl};
-use crate::domain::algorithm::KeyType;
-use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
@@ -56,8 +54,8 @@ use crate::tls::{Acceptor, TlsMaterial};
 /// How often the dependencies are probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Under this name the store remembers which key its secrets are sealed under.
-const KEK_PIN: &str = "kek_id";
+/// How long after its deadline a request can still be at work.
+const REQUEST_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A service that listens and has not begun to answer.
 pub struct App {
@@ -73,6 +71,7 @@ pub struct App {
     asked: watch::Receiver<u64>,
     first_look: FirstLook,
     known_checkpoint: Option<Arc<KnownCheckpoint>>,
+    kek_keeper: KekKeeper,
 }
 
 impl App {
@@ -88,7 +87,10 @@ impl App {
         let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
-        let kek = key_encryption_key(config, data_plane.as_ref()).await?;
+        let kek_files = KekFiles::of(config);
+        let keks = keks_at_start(&kek_files, data_plane.as_ref()).await?;
+        let hsm = SoftwareHsm::with_ring(keks.ring, SoftwareHsmSettings::default());
+        let hsm = Arc::new(hsm);
         let ledger_key = begin_ledger(&config.data_dir, &data_plane).await?;
         let (iam, keys) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
@@ -108,11 +110,17 @@ impl App {
                 Arc::clone(&metrics),
             ))),
         };
+        let kek_ports = KekKeeperPorts {
+            hsm: Arc::clone(&hsm),
+            data_plane: Arc::clone(&data_plane),
+            metrics: Arc::clone(&metrics),
+            files: kek_files,
+            longest_request: config.server.request_timeout.as_duration() + REQUEST_ENDS_WITHIN,
+        };
+        let (kek_keeper, kek) = KekKeeper::start(kek_ports, keks.ids).await;
+        material.push(kek);
         let ports = Ports {
-            hsm: HsmBackends::new(
-                Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default())),
-                Vec::new(),
-            ),
+            hsm: HsmBackends::new(hsm, Vec::new()),
             data_plane: Arc::clone(&data_plane),
             ledger: ledger_key.signer(),
             iam: Arc::new(iam),
@@ -160,6 +168,7 @@ impl App {
             reload,
             first_look,
             known_checkpoint: known_checkpoint.map(Arc::new),
+            kek_keeper,
         })
     }
 
@@ -208,6 +217,10 @@ impl App {
             metrics: Arc::clone(&self.state.metrics),
             asked: self.asked,
             first_look: self.first_look,
+        };
+        let keeping_keks = {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_keks(self.kek_keeper, until))
         };
         let kept: Vec<_> = self
             .material
@@ -260,6 +273,7 @@ impl App {
         for task in kept {
             let _ = task.await;
         }
+        let _ = keeping_keks.await;
         if let Some(checkpoint) = self.known_checkpoint {
             checkpoint.write_down().await;
         }
@@ -305,6 +319,13 @@ async fn keep_written_down(checkpoint: Arc<KnownCheckpoint>, stop: impl Future<O
     }
 }
 
+async fn keep_keks(keeper: KekKeeper, stop: impl Future<Output = ()>) {
+    tokio::select! {
+        () = keeper.keep() => {}
+        () = stop => {}
+    }
+}
+
 /// Every file and folder that is read again when it changes.
 fn renewable_files(config: &Config) -> impl Iterator<Item = PathBuf> {
     let tls = &config.tls;
@@ -319,6 +340,7 @@ fn renewable_files(config: &Config) -> impl Iterator<Item = PathBuf> {
         .filter_map(Clone::clone)
         .chain(key_sets)
         .chain([config.data_dir.join(NEXT_LEDGER_KEY_FILE)])
+        .chain([KekFiles::of(config).next()])
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -357,43 +379,6 @@ fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn DataPla
         StoreUrl::Memory => Ok(Arc::new(MemoryDataPlane::new())),
         StoreUrl::Postgres(_) => Err(StartError::Unsupported),
     }
-}
-
-/// The key-encryption key: made on the first start, and after that the one that
-/// the store knows or none. A new one beside an old store would make every key
-/// in it unreadable for good without saying so.
-async fn key_encryption_key(
-    config: &Config,
-    data_plane: &dyn DataPlane,
-) -> Result<KeyEncryptionKey, StartError> {
-    let path = config.kek_file();
-    let file = path.display().to_string();
-    let by = match config.hsm.software.kek_file {
-        Some(_) => LaidOutBy::Operator,
-        None => LaidOutBy::Service,
-    };
-    let kek = match KeyEncryptionKey::load(&path, by)? {
-        Some(kek) => kek,
-        None if has_keys(data_plane) => return Err(StartError::KekMissing { file }),
-        None => {
-            tracing::info!(file, "made a new key-encryption key; back it up");
-            KeyEncryptionKey::create(&path)?
-        }
-    };
-    let pinned = data_plane.pin(KEK_PIN, kek.id().as_bytes()).await?;
-    if pinned != kek.id().as_bytes() && has_keys(data_plane) {
-        return Err(StartError::KekForeign { file });
-    }
-    Ok(kek)
-}
-
-fn has_keys(data_plane: &dyn DataPlane) -> bool {
-    let counts = data_plane.key_counts();
-    KeyType::ALL.into_iter().any(|key_type| {
-        KeyState::ALL
-            .into_iter()
-            .any(|key_state| counts.get(key_type, key_state) > 0)
-    })
 }
 
 fn service_policy(config: &Config) -> ServicePolicy {

@@ -6,6 +6,7 @@ pub mod check_config;
 mod dev_pki;
 mod fault;
 mod ledger;
+mod rekey;
 mod restore;
 mod serve;
 
@@ -45,6 +46,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Makes a backup the store, where there is none, once its whole ledger verifies.
     Restore(restore::Arguments),
+    /// Gives the software HSM a new key-encryption key, beside a running service too.
+    Rekey(rekey::Arguments),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -61,6 +64,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
         Command::Restore(wanted) => restore::run(arguments.config, &wanted),
+        Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

@@ -200,11 +200,10 @@ fn follow(
     stderr: &mut impl Write,
 ) -> Result<(), Fault> {
     let (mut served, mut said) = (Instant::now(), None);
-    loop {
-        let state = State::look(database)?;
-        if state.in_force()? == to {
-            break;
-        }
+    // Once as it is, since there may be nothing to wait for; and then beside the
+    // service, so that nothing gets in the way of one that starts.
+    let mut state = State::look(database)?;
+    while state.in_force()? != to {
         let remaining = state.under_way().map(|_| state.not_sealed_under(to));
         if said != Some(remaining) {
             said = Some(remaining);
@@ -220,14 +219,15 @@ fn follow(
                 files.next().display()
             )));
         }
+        std::thread::sleep(LOOK_EVERY);
         if is_served(database) {
             served = Instant::now();
+            state = State::look(database)?;
         } else if served.elapsed() > SERVICE_COMES_WITHIN {
             return Err(Fault::failed(
                 "no service runs on this store: the next one that starts goes on with it",
             ));
         }
-        std::thread::sleep(LOOK_EVERY);
     }
     let is_in_place = || {
         let current = files.load().ok().flatten();

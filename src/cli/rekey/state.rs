@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::adapters::data_plane::sqlite::handles::{count_by_beginning, pinned};
+use crate::adapters::data_plane::sqlite::handles::{count_by_beginning, pinned, require_sound_log};
 use crate::adapters::data_plane::sqlite::snapshot::SnapshotFault;
 use crate::adapters::hsm::software::seal::{BEGINNING_LEN, sealed_under};
 use crate::app::kek::{KEK_PIN, NEXT_KEK_PIN};
@@ -22,6 +22,7 @@ pub(super) struct State {
 impl State {
     /// Reads it from the store's file, which may be served meanwhile.
     pub(super) fn look(database: &Path) -> Result<Self, Fault> {
+        require_sound_log(database).map_err(|fault| Fault::caused(&fault))?;
         let id = |name| -> Result<Option<String>, Fault> {
             let id = pinned(database, name).map_err(|fault| Fault::caused(&fault))?;
             Ok(id.map(|id| String::from_utf8_lossy(&id).into_owned()))

@@ -137,6 +137,21 @@ pub fn pinned(database: &Path, name: &str) -> Result<Option<Vec<u8>>, SnapshotFa
     })
 }
 
+/// Makes sure that a store which nobody serves may be looked at: whoever opens it
+/// recovers its log, and one that is damaged has to stay as it is.
+///
+/// # Errors
+/// [`SnapshotFault::Open`].
+pub fn require_sound_log(database: &Path) -> Result<(), SnapshotFault> {
+    if !database.exists() {
+        return Ok(());
+    }
+    open::judge_log_unless_served(database).map_err(|source| SnapshotFault::Open {
+        path: database.to_owned(),
+        source,
+    })
+}
+
 /// Whether a process serves the store in this file.
 pub fn is_served(database: &Path) -> bool {
     open::lock(database).is_err()

@@ -163,7 +163,11 @@ impl KekKeeper {
             return Ok(false);
         }
         let (from, to) = (self.in_force.as_bytes(), to.as_bytes());
-        data_plane.move_pin(KEK_PIN, from, to).await?;
+        if data_plane.move_pin(KEK_PIN, from, to).await? != to {
+            return Err(Unavailable(
+                "the store names another key-encryption key as the one in force".into(),
+            ));
+        }
         let to = String::from_utf8_lossy(to).into_owned();
         tracing::warn!(
             from = self.in_force,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::kek::KekKeeper;
 use super::known_checkpoint::{self, KnownCheckpoint};
 use crate::service::{KmsService, Scheduler};
 
@@ -105,5 +106,12 @@ pub(super) async fn keep_written_down(
             () = tokio::time::sleep(known_checkpoint::WRITE_EVERY) => {}
             () = &mut stop => return,
         }
+    }
+}
+
+pub(super) async fn keep_keks(keeper: KekKeeper, stop: impl Future<Output = ()>) {
+    tokio::select! {
+        () = keeper.keep() => {}
+        () = stop => {}
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::handle_store::HandleStore;
 use super::ledger_store::LedgerStore;
 use super::upkeep_store::UpkeepStore;
 use crate::domain::algorithm::KeyType;
@@ -35,7 +36,7 @@ use crate::domain::usage::{UsageCounter, UsageReservation};
 ///
 /// [`commit`]: DataPlane::commit
 #[async_trait]
-pub trait DataPlane: LedgerStore + UpkeepStore {
+pub trait DataPlane: LedgerStore + HandleStore + UpkeepStore {
     /// The key that a reference names in a scope. An alias names the active key
     /// that bears it.
     ///
@@ -74,8 +75,8 @@ pub trait DataPlane: LedgerStore + UpkeepStore {
     /// [`CommitError::Unavailable`]; nothing of the transaction is kept then.
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError>;
 
-    /// Pins a value to a name for good: stores it if the name has none yet, and
-    /// answers what is stored, durably.
+    /// Pins a value to a name: stores it if the name has none yet, and answers what
+    /// is stored, durably. Only [`HandleStore::move_pin`] changes it afterwards.
     ///
     /// # Errors
     /// [`Unavailable`].

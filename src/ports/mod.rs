@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod data_plane;
+pub mod handle_store;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;

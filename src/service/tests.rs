@@ -3,6 +3,7 @@
 
 mod anchors;
 mod approvals;
+mod claims;
 mod faults;
 mod hsm;
 mod store;

@@ -150,6 +150,7 @@ pub struct Metrics {
     tls_handshakes_refused: IntCounterVec,
     tls_certificate_expiry: IntGaugeVec,
     crl_age: IntGaugeVec,
+    rekey_remaining: IntGauge,
 }
 
 impl Metrics {
@@ -271,6 +272,10 @@ impl Metrics {
                 ),
                 &[],
             )?,
+            rekey_remaining: IntGauge::new(
+                "kms_rekey_remaining",
+                "Secrets that are not sealed under the newest key-encryption key yet.",
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -293,6 +298,7 @@ impl Metrics {
         registry.register(Box::new(metrics.tls_handshakes_refused.clone()))?;
         registry.register(Box::new(metrics.tls_certificate_expiry.clone()))?;
         registry.register(Box::new(metrics.crl_age.clone()))?;
+        registry.register(Box::new(metrics.rekey_remaining.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
             &["version"],
@@ -439,6 +445,12 @@ impl Metrics {
         self.crl_age.with_label_values(&none).set(seconds);
     }
 
+    /// The number of secrets that are to be sealed anew.
+    pub fn set_rekey_remaining(&self, secrets: u64) {
+        self.rekey_remaining
+            .set(i64::try_from(secrets).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the Prometheus text format.
     ///
     /// # Errors
@@ -486,6 +498,7 @@ mod tests {
         metrics.count_handshake(Some("expired"));
         metrics.set_tls_certificate_expiry_seconds(-5);
         metrics.set_crl_age_seconds(60);
+        metrics.set_rekey_remaining(3);
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -507,6 +520,7 @@ mod tests {
             r#"kms_tls_handshakes_refused_total{reason="revoked"} 0"#,
             "kms_tls_certificate_expiry_seconds -5",
             "kms_crl_age_seconds 60",
+            "kms_rekey_remaining 3",
             r#"kms_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");

@@ -52,6 +52,7 @@ mod rates;
 mod receipts;
 mod receipts_secrecy;
 mod receipts_signatures;
+mod rekey;
 mod reload;
 mod reload_address;
 mod restore;

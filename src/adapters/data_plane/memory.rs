@@ -1,6 +1,7 @@
 //! The data plane in memory: for tests, and for trying the service out. Keeps to
 //! the port's contract in everything but durability: it forgets when it goes.
 
+mod handles;
 mod ledger;
 mod upkeep;
 
@@ -57,6 +58,10 @@ enum MemoryFault {
     ReceiptTwice,
     #[error("the ledger has not begun")]
     LedgerNotBegun,
+    #[error("a handle is replaced by one of the same length")]
+    HandleOfAnotherLength,
+    #[error("nothing is pinned to this name")]
+    NotPinned,
 }
 
 impl From<MemoryFault> for Unavailable {

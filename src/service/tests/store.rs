@@ -18,6 +18,7 @@ use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery,
     Transaction, Unavailable,
 };
+use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore};
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
@@ -268,6 +269,40 @@ impl DataPlane for EventfulStore {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl HandleStore for EventfulStore {
+    async fn list_handles(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<HandlePage, Unavailable> {
+        self.call("list_handles", self.store.list_handles(after, limit))
+            .await
+    }
+
+    async fn replace_handles(
+        &self,
+        replacements: Vec<HandleReplacement>,
+    ) -> Result<u64, Unavailable> {
+        let replaced = self.store.replace_handles(replacements);
+        self.call("replace_handles", replaced).await
+    }
+
+    async fn wipe_replaced(&self) -> Result<bool, Unavailable> {
+        self.call("wipe_replaced", self.store.wipe_replaced()).await
+    }
+
+    async fn move_pin(
+        &self,
+        name: &'static str,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Vec<u8>, Unavailable> {
+        self.call("move_pin", self.store.move_pin(name, from, to))
+            .await
     }
 }
 

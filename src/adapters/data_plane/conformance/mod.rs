@@ -2,6 +2,7 @@
 
 mod anchors;
 mod grants;
+mod handles;
 mod keys;
 mod ledger;
 mod upkeep;
@@ -88,6 +89,14 @@ promises! {
         a_conflict_in_a_later_change_undoes_the_earlier_ones
         pages_follow_each_other_and_filters_hold
         keys_are_counted_by_type_and_state;
+    handles:
+        a_replaced_handle_is_found_at_once_by_every_name
+        a_handle_is_replaced_only_where_it_is_still_the_old_one
+        an_erased_handle_is_neither_listed_nor_brought_back
+        a_handle_of_another_length_takes_no_place_and_none_with_it_does
+        every_handle_is_listed_once_with_what_it_belongs_to
+        of_a_replacement_and_a_revocation_at_once_the_handle_is_erased
+        a_pin_moves_from_what_it_is_and_from_nothing_else;
     anchors:
         a_scope_has_an_anchor_of_one_fingerprint_once
         every_field_of_an_anchor_reads_back

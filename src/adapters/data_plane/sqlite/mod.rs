@@ -9,6 +9,7 @@ pub mod archive;
 mod batch;
 mod fault;
 mod grants;
+pub mod handles;
 mod ledger;
 mod open;
 mod queue;
@@ -38,7 +39,7 @@ use rusqlite::Connection;
 use self::batch::KeyChange;
 use self::ledger::archives::Archives;
 use self::ledger::{pages, reads as reads_of_ledger};
-use self::queue::{CommitJob, Job, JobQueue, UpkeepJob};
+use self::queue::{CommitJob, HandleJob, Job, JobQueue, UpkeepJob};
 use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
 use self::writer::Writer;
@@ -54,6 +55,7 @@ use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, LineQuery,
     Transaction, Unavailable,
 };
+use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore};
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
@@ -370,6 +372,45 @@ impl UpkeepStore for SqliteDataPlane {
 
     async fn end_intent(&self, key_id: KeyId) -> Result<(), Unavailable> {
         let job = |answer| Job::Upkeep(UpkeepJob::EndIntent(key_id, answer));
+        self.jobs.ask(job).await
+    }
+}
+
+#[async_trait]
+impl HandleStore for SqliteDataPlane {
+    async fn list_handles(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<HandlePage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| handles::list(connection, after, limit))
+            .await?;
+        Ok(page)
+    }
+
+    async fn replace_handles(
+        &self,
+        replacements: Vec<HandleReplacement>,
+    ) -> Result<u64, Unavailable> {
+        let job = |answer| Job::Handles(HandleJob::Replace(replacements, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn wipe_replaced(&self) -> Result<bool, Unavailable> {
+        let job = |answer| Job::Handles(HandleJob::WipeReplaced(answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn move_pin(
+        &self,
+        name: &'static str,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Vec<u8>, Unavailable> {
+        let (from, to) = (from.to_vec(), to.to_vec());
+        let job = |answer| Job::Handles(HandleJob::MovePin(name, from, to, answer));
         self.jobs.ask(job).await
     }
 }

@@ -13,6 +13,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{CommitError, Transaction, Unavailable};
+use crate::ports::handle_store::HandleReplacement;
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::LedgerFault;
 use crate::ports::upkeep_store::{KeyIntent, Lease, LeaseHolder};
@@ -34,6 +35,8 @@ pub(super) enum Job {
     Pin(&'static str, Vec<u8>, Answer<Vec<u8>>),
     /// Something for upkeep.
     Upkeep(UpkeepJob),
+    /// Something with handles.
+    Handles(HandleJob),
     /// Write and read back.
     Probe(Answer<()>),
 }
@@ -50,6 +53,16 @@ pub(super) enum UpkeepJob {
     AbandonKey(KeyId, Answer<bool>),
     /// Forget a key that was given up.
     EndIntent(KeyId, Answer<()>),
+}
+
+/// What there is to do with handles that are replaced.
+pub(super) enum HandleJob {
+    /// Replace them.
+    Replace(Vec<HandleReplacement>, Answer<u64>),
+    /// Leave nothing of the old ones on the disk.
+    WipeReplaced(Answer<bool>),
+    /// Move a pin from one value to another.
+    MovePin(&'static str, Vec<u8>, Vec<u8>, Answer<Vec<u8>>),
 }
 
 /// A transaction and who waits for it.

@@ -2,6 +2,7 @@
 //! commits all of it at once, and answers only then. What is kept in memory
 //! changes after a commit and before its answers.
 
+mod handles;
 mod ledger;
 mod upkeep;
 
@@ -124,6 +125,7 @@ impl Writer {
                         self.commit(std::mem::take(&mut commits));
                         self.do_upkeep(job);
                     }
+                    Job::Handles(job) => self.do_with_handles(job),
                     Job::Probe(answer) => probes.push(answer),
                 }
             }

@@ -21,7 +21,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::HsmBackendName;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretBytes;
-use crate::ports::hsm::{Encrypted, GeneratedKey, HsmError, HsmFault, Nonce};
+use crate::ports::hsm::{Claim, Encrypted, GeneratedKey, HsmError, HsmFault, Nonce};
 
 /// What a key proves itself with.
 const PROOF_MESSAGE: &[u8] = b"kms token key proof v1";
@@ -81,6 +81,7 @@ impl TokenSession {
             backend: HsmBackendName::Pkcs11,
             handle: handle.encode(),
             public_key,
+            claim: Claim::default(),
         })
     }
 

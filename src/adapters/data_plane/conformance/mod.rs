@@ -249,7 +249,7 @@ pub(super) fn rotation(key: &KeyRecord) -> (StoredKey, Transaction) {
 
 pub(super) fn revocation(key: &KeyRecord) -> Transaction {
     let revoked = key
-        .revoked(RevocationReason::Compromised, now())
+        .revoked(RevocationReason::Compromised, now(), None)
         .expect("not destroyed");
     changes(vec![Change::UpdateKey(revoked)])
 }

@@ -233,14 +233,64 @@ mod tests {
     #[test]
     fn a_lifecycle_step_takes_no_approval_of_another_step() {
         let key = active_key();
-        let rotate = Consent::Approved(Approval::new(
-            lifecycle_subject(ApprovalOperation::KeyRotate, &key),
-            Vec::new(),
-        ));
-        assert!(permit_rotation(&key, &rotate).is_ok());
-        assert!(permit_revocation(stored(key.clone()), &rotate).is_err());
-        let usage = key.key_usage;
-        assert!(permit_generation(&key.scope, KeyType::Ed25519, usage, &rotate).is_err());
+        let rotations = [
+            ApprovalOperation::KeyRotate,
+            ApprovalOperation::KeyRotateEmergency,
+        ];
+        let changes = [
+            ApprovalOperation::KeyArchive,
+            ApprovalOperation::KeyUpdate,
+            ApprovalOperation::KeyRestore,
+        ];
+        for approved in ApprovalOperation::ALL {
+            let subject = lifecycle_subject(approved, &key);
+            let consent = Consent::Approved(Approval::new(subject, Vec::new()));
+            for rotation in rotations {
+                let permit = permit_rotation(&key, rotation, &consent);
+                assert_eq!(permit.is_ok(), approved == rotation, "{approved}");
+            }
+            for change in changes {
+                let checked = check_change_consent(&lifecycle_subject(change, &key), &consent);
+                assert_eq!(
+                    checked.is_ok(),
+                    approved == change,
+                    "{approved} for {change}"
+                );
+            }
+            let revocation =
+                permit_revocation(stored(key.clone()), RevocationReason::Retired, &consent);
+            let is_for_revocation = approved == ApprovalOperation::KeyRevoke;
+            assert_eq!(revocation.is_ok(), is_for_revocation, "{approved}");
+            let usage = key.key_usage;
+            assert!(permit_generation(&key.scope, KeyType::Ed25519, usage, &consent).is_err());
+        }
+    }
+
+    #[test]
+    fn a_step_that_nobody_approved_is_permitted_when_it_is_due_and_not_before() {
+        let key = active_key();
+        let due = key.rotate_at.expect("active");
+        let before = due.minus(std::time::Duration::from_micros(1));
+        assert!(permit_scheduled_rotation(&key, before).is_err());
+        assert!(permit_scheduled_rotation(&key, due).is_ok());
+        let archived = key.archived(due).expect("active");
+        assert!(permit_scheduled_rotation(&archived, due).is_err());
+
+        let revoked = |at, erase_at| {
+            let revoked = key.revoked(RevocationReason::Retired, at, erase_at);
+            stored(revoked.expect("active"))
+        };
+        let now = key.created_at;
+        let waiting = revoked(now, Some(due));
+        assert!(permit_erasure(Arc::clone(&waiting), before).is_err());
+        assert!(permit_erasure(waiting, due).is_ok());
+        // Once it has begun, no clock holds it up.
+        let begun = revoked(due, Some(due));
+        assert!(permit_erasure(begun, before).is_ok());
+        for record in [key.clone(), archived] {
+            assert!(permit_erasure(stored(record), due).is_err());
+        }
+        assert!(permit_erasure(revoked(now, None), due).is_err());
     }
 
     #[test]

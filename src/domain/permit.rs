@@ -270,13 +270,17 @@ mod tests {
             refused(key.clone(), "M21", Some(SigningAlgorithm::RsaPssSha256)),
             KmsError::InvalidRequest(_)
         ));
-        let destroyed = key
-            .revoked(RevocationReason::Compromised, now)
-            .expect("active");
-        assert!(matches!(
-            refused(destroyed, "M21", None),
-            KmsError::KeyRevoked
-        ));
+        // One that waits for its erasure, which has a handle, no less than one that
+        // is erased.
+        for erase_at in [None, Some(now.plus(Period::days(7)))] {
+            let destroyed = key
+                .revoked(RevocationReason::Retired, now, erase_at)
+                .expect("active");
+            assert!(matches!(
+                refused(destroyed, "M21", None),
+                KmsError::KeyRevoked
+            ));
+        }
         let pending = key
             .replaced_by(KeyId::generate(), now, Period::days(7))
             .expect("active");

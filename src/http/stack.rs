@@ -215,6 +215,7 @@ mod tests {
                     aes_256: Period::days(1),
                 },
                 rotation_grace_period: Period::days(1),
+                erase_after: Period::days(7),
             },
             approvals: ApprovalPolicy {
                 operations: Vec::new(),

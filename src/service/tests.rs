@@ -133,6 +133,7 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
                 aes_256: Period::days(90),
             },
             rotation_grace_period: Period::days(7),
+            erase_after: Period::days(7),
         },
         approvals: ApprovalPolicy {
             operations: match needs_approval {
@@ -189,6 +190,7 @@ impl Bench {
             key_usage: KeyUsageSet::of([KeyUsage::Sign]).expect("not empty"),
             key_alias: None,
             access_policy: AccessPolicyChoice::default(),
+            rotation_period: None,
         };
         self.service.generate_key(&context(), request).await
     }
@@ -203,7 +205,7 @@ impl Bench {
         let key = self.store.find_key(&scope(), &KeyRef::Id(key_id)).await;
         let key = key.expect("memory").expect("there");
         let now = self.service.ports.clock.now();
-        let record = key.record.revoked(RevocationReason::Compromised, now);
+        let record = key.record.revoked(RevocationReason::Compromised, now, None);
         let receipt = self
             .ledger
             .sign(crate::domain::receipt::tests::receipt())
@@ -307,7 +309,7 @@ async fn a_key_revoked_while_it_is_rotated_has_no_successor() {
     bench.store.next(Next::After(revocation));
     let rotated = bench
         .service
-        .rotate_key(&context(), &scope(), &KeyRef::Id(key_id))
+        .rotate_key(&context(), &scope(), &KeyRef::Id(key_id), Rotation::Planned)
         .await;
     assert!(matches!(rotated.err(), Some(KmsError::KeyRevoked)));
     let counts = bench.service.key_counts();
@@ -331,7 +333,10 @@ async fn a_caller_with_a_scope_of_its_own_reaches_no_other() {
     let service = &bench.service;
     let refusals = [
         service.get_key(&stranger, &scope(), &key).await.err(),
-        service.rotate_key(&stranger, &scope(), &key).await.err(),
+        service
+            .rotate_key(&stranger, &scope(), &key, Rotation::Planned)
+            .await
+            .err(),
         service
             .get_receipt(&stranger, &scope(), ReceiptId::generate())
             .await

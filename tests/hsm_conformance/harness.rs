@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kms::domain::algorithm::{AeadAlgorithm, AlgorithmFamily, KeyType, SigningAlgorithm};
 use kms::domain::caller::{Caller, Reach};
 use kms::domain::ids::KeyId;
-use kms::domain::key::{KeyHandle, KeyRecord, KeyState, StoredKey};
+use kms::domain::key::{KeyHandle, KeyRecord, KeyState, RevocationReason, StoredKey};
 use kms::domain::key_usage::{KeyUsage, KeyUsageSet};
 use kms::domain::lifecycle_permit::{Consent, ErasePermit, permit_generation, permit_revocation};
 use kms::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify, check_use};
@@ -68,6 +68,9 @@ pub(crate) fn stored(
         created_at,
         created_by: MODULE.parse().expect("valid"),
         valid_until: created_at.plus(Period::days(90)),
+        rotation_period: None,
+        rotate_at: None,
+        line_id: key_id,
         rotation_count: 0,
         predecessor_key_id: None,
         successor_key_id: None,
@@ -76,6 +79,7 @@ pub(crate) fn stored(
         archived_at: None,
         revoked_at: None,
         revocation_reason: None,
+        erase_at: None,
     };
     Arc::new(StoredKey {
         record,
@@ -102,7 +106,12 @@ pub(crate) fn permit<O: KeyOperation>(key: &Arc<StoredKey>, algorithm: O::Algori
 
 /// The right to erase a key.
 pub(crate) fn erase_permit(key: &Arc<StoredKey>) -> ErasePermit {
-    permit_revocation(Arc::clone(key), &Consent::NotRequired).expect("it is active")
+    permit_revocation(
+        Arc::clone(key),
+        RevocationReason::Compromised,
+        &Consent::NotRequired,
+    )
+    .expect("it is active")
 }
 
 /// One backend, with the calls of the port in the words of the tests.

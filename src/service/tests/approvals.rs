@@ -52,6 +52,7 @@ fn request(requires_approval: bool) -> GenerateKeyRequest {
             max_usage_per_day: Some(1),
             ..AccessPolicyChoice::default()
         },
+        rotation_period: None,
     }
 }
 
@@ -125,7 +126,7 @@ async fn steps_whose_approval_was_spent_meanwhile_are_not_taken() {
     bench.somebody_spends("1");
     let rotated = bench
         .service
-        .rotate_key(&approved("1"), &scope(), &key)
+        .rotate_key(&approved("1"), &scope(), &key, Rotation::Planned)
         .await;
     bench.assert_refused(rotated.err(), 3).await;
     bench.somebody_spends("2");
@@ -137,7 +138,7 @@ async fn steps_whose_approval_was_spent_meanwhile_are_not_taken() {
     let revoked = bench.service.revoke_key(&approved("2"), request).await;
     bench.assert_refused(revoked.err(), 5).await;
     let found = bench.service.get_key(&context(), &scope(), &key).await;
-    assert_eq!(found.expect("there").key_state, KeyState::Active);
+    assert_eq!(found.expect("there").0.key_state, KeyState::Active);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery,
-    Transaction, Unavailable,
+    LineQuery, Transaction, Unavailable,
 };
 use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore};
 use crate::ports::ledger::EvidenceLedger;

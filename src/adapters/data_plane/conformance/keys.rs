@@ -143,7 +143,7 @@ pub(super) async fn a_change_to_any_version_but_the_last_conflicts(store: Store)
 pub(super) async fn a_change_never_reaches_into_another_scope(store: Store) {
     let key = stored_key();
     insert(&*store, key.clone()).await;
-    let mut foreign = key.record.revoked(RevocationReason::Retired, now());
+    let mut foreign = key.record.revoked(RevocationReason::Retired, now(), None);
     if let Ok(record) = &mut foreign {
         record.scope = scope("other");
     }

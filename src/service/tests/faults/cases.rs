@@ -76,6 +76,7 @@ fn request(key_type: KeyType, alias: &str, requires_approval: bool) -> GenerateK
             max_usage_per_day: Some(10),
             ..AccessPolicyChoice::default()
         },
+        rotation_period: None,
     }
 }
 
@@ -159,7 +160,9 @@ impl Prepared {
                     Case::Rotate => key,
                     _ => KeyRef::Id(KeyId::from_bytes([9; 16])),
                 };
-                let rotated = service.rotate_key(&somebody, &scope(), &key).await;
+                let rotated = service
+                    .rotate_key(&somebody, &scope(), &key, Rotation::Planned)
+                    .await;
                 rotated.map(|rotated| Some(rotated.receipt_id))
             }
             Case::Revoke => {

@@ -133,6 +133,7 @@ async fn a_secret_that_does_not_open_keeps_the_old_key_and_is_said() {
         let revoked = broken.record.revoked(
             crate::domain::key::RevocationReason::Retired,
             "2026-03-01T12:00:00Z".parse().expect("valid"),
+            None,
         );
         let revocation = crate::ports::data_plane::Transaction {
             changes: vec![crate::ports::data_plane::Change::UpdateKey(

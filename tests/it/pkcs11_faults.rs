@@ -170,7 +170,11 @@ async fn a_token_that_is_taken_out_is_found_again() {
         let took = load.until_served(&kms).await;
         eprintln!("{lookup}: served {took:?} after it was back");
     }
-    in_order(kms);
+    // The module was initialized anew, and hands out the same session handles again.
+    // What was opened before is neither used nor closed: it would be somebody else's.
+    let log = kms.stop();
+    assert!(!log.contains("panic"), "{log}");
+    assert!(!log.contains("SessionHandleInvalid"), "{log}");
 }
 
 #[tokio::test]
@@ -220,6 +224,40 @@ async fn a_pair_whose_proof_is_cut_off_is_not_made_again_under_its_id() {
     answer.refused(503, "DEPENDENCY_UNAVAILABLE");
     objects = service.listed();
     assert!(objects.len() <= before, "{objects:?}");
+    in_order(kms);
+}
+
+/// Of each attribute that keeps a secret inside, its number in the standard.
+const KEPT_INSIDE: [(&str, &str); 6] = [
+    ("CKA_PRIVATE", "0x2"),
+    ("CKA_SENSITIVE", "0x103"),
+    ("CKA_ALWAYS_SENSITIVE", "0x165"),
+    ("CKA_EXTRACTABLE", "0x162"),
+    ("CKA_NEVER_EXTRACTABLE", "0x164"),
+    ("CKA_LOCAL", "0x163"),
+];
+
+#[tokio::test]
+async fn a_key_that_the_token_does_not_keep_to_itself_is_not_taken() {
+    let service = TokenService::new();
+    let kms = service.start();
+    for (key_type, usage) in [("Ed25519", "sign"), ("AES-256", "encrypt")] {
+        let body = in_scope(json!({ "key_type": key_type, "key_usage": [usage] }));
+        for (name, number) in KEPT_INSIDE {
+            service.token.fail(&[&format!("flip={number}")]);
+            let refused = kms.post_approved("/kms/v1/keys", &body).await;
+            assert!(refused.status.is_server_error(), "{name}: {}", refused.text);
+            let left = service.listed();
+            assert_eq!(left, Vec::<String>::new(), "{key_type} {name}");
+        }
+        service.token.heal();
+        let made = kms
+            .generate(key_type, json!({ "key_usage": [usage] }))
+            .await;
+        let path = format!("/kms/v1/keys/{}/revoke", text(&made["key_id"]));
+        let reason = in_scope(json!({ "revocation_reason": "retired" }));
+        kms.post_approved(&path, &reason).await.ok();
+    }
     in_order(kms);
 }
 

@@ -11,6 +11,7 @@
  *                      the same, for one call
  *   C_Sign=hang        does not return while the line stands there
  *   hide=0x1087        the token's list lacks this mechanism
+ *   flip=0x162         this attribute, true or false, is told the other way round
  *
  * Every call whose name stands in a line `count=C_Login` is written down in the file
  * with `.calls` at its end. */
@@ -122,7 +123,6 @@ FORWARDED(6, C_GetTokenInfo)
 FORWARDED(12, C_OpenSession)
 FORWARDED(18, C_Login)
 FORWARDED(22, C_DestroyObject)
-FORWARDED(24, C_GetAttributeValue)
 FORWARDED(26, C_FindObjectsInit)
 FORWARDED(29, C_EncryptInit)
 FORWARDED(30, C_Encrypt)
@@ -148,6 +148,26 @@ static word C_GetMechanismList(word slot, word *mechanisms, word *number, word d
         *number = kept;
     }
     fclose(control);
+    return done;
+}
+
+/* CK_ATTRIBUTE. */
+struct attribute {
+    word type;
+    unsigned char *value;
+    word length;
+};
+
+static word C_GetAttributeValue(word session, word object, word template, word number, word e,
+                                word f, word g, word h) {
+    word done =
+        forward(24, "C_GetAttributeValue", session, object, template, number, e, f, g, h);
+    char value[256];
+    if (done || !said("flip", value, sizeof value)) return done;
+    struct attribute *told = (struct attribute *)template;
+    for (word i = 0; i < number; i++)
+        if (told[i].type == strtoul(value, NULL, 0) && told[i].value && told[i].length == 1)
+            *told[i].value ^= 1;
     return done;
 }
 

@@ -8,7 +8,8 @@
  *   C_Sign=once:0x30   the same, for one call of any function; the file is emptied first
  *   C_Sign=after:0x30  does it, and returns that value all the same
  *   C_Sign=once-after:0x30
- *                      the same, for one call
+ *                      the same, for one call, and not where only the length is asked
+ *   C_Sign=once-logout logs its session out before one call
  *   C_Sign=hang        does not return while the line stands there
  *   hide=0x1087        the token's list lacks this mechanism
  *   flip=0x162         this attribute, true or false, is told the other way round
@@ -95,6 +96,8 @@ static word forward(int place, const char *name, word a, word b, word c, word d,
         word done = real->functions[place](a, b, c, d, e, f, g, h);
         return done ? done : strtoul(value + 6, NULL, 0);
     }
+    if (strncmp(value, "once-after:", 11) == 0 && place >= 29 && place <= 43 && d == 0)
+        return real->functions[place](a, b, c, d, e, f, g, h);
     if (strncmp(value, "once", 4) == 0) {
         /* Whoever empties the file is the one whose call fails. */
         char taken[512];
@@ -102,6 +105,10 @@ static word forward(int place, const char *name, word a, word b, word c, word d,
         if (rename(control_file(), taken) != 0)
             return real->functions[place](a, b, c, d, e, f, g, h);
         unlink(taken);
+        if (strcmp(value, "once-logout") == 0) {
+            real->functions[19](a, 0, 0, 0, 0, 0, 0, 0); /* C_Logout */
+            return real->functions[place](a, b, c, d, e, f, g, h);
+        }
         if (strncmp(value, "once-after:", 11) == 0) {
             word done = real->functions[place](a, b, c, d, e, f, g, h);
             return done ? done : strtoul(value + 11, NULL, 0);

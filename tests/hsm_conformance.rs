@@ -13,6 +13,12 @@ mod software;
 mod suite;
 #[path = "hsm_conformance/token.rs"]
 mod token;
+#[path = "hsm_conformance/token_load.rs"]
+mod token_load;
+#[path = "hsm_conformance/token_objects.rs"]
+mod token_objects;
+#[path = "hsm_conformance/token_vectors.rs"]
+mod token_vectors;
 
 /// Runs the whole suite for the backend that `$backend` makes. Whatever the
 /// expression gives back lives as long as each test, a folder or a token included.

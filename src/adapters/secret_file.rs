@@ -150,10 +150,7 @@ pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> 
         path: path.to_owned(),
         source,
     };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -173,17 +170,38 @@ pub fn create(path: &Path, secret: &SecretBytes) -> Result<(), SecretFileFault> 
 /// # Errors
 /// [`SecretFileFault::Unwritable`].
 pub fn replace(new: &Path, place: &Path) -> Result<(), SecretFileFault> {
-    let folder = match place.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     fs::rename(new, place)
-        .and_then(|()| File::open(folder))
+        .and_then(|()| File::open(folder_of(place)))
         .and_then(|folder| folder.sync_all())
         .map_err(|source| SecretFileFault::Unwritable {
             path: place.to_owned(),
             source,
         })
+}
+
+/// Gives a secret's file a second name, durably, and never one that is taken.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`], and the operating system's others.
+pub fn link(file: &Path, name: &Path) -> io::Result<()> {
+    fs::hard_link(file, name)?;
+    File::open(folder_of(name))?.sync_all()
+}
+
+/// Makes a secret's file durable that somebody else has written.
+///
+/// # Errors
+/// The operating system's.
+pub fn sync(file: &Path) -> io::Result<()> {
+    File::open(file)?.sync_all()?;
+    File::open(folder_of(file))?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// What is wrong with a file's content.

@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::StartError;
-use super::key_encryption_key;
+use super::kek::{KekFiles, KekKeeper, KekKeeperPorts, keks_at_start};
 use crate::adapters::hsm::pkcs11::{Pkcs11Hsm, Pkcs11Settings, TokenName};
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
 use crate::config::{Config, HsmKind, Source};
@@ -17,54 +18,85 @@ use crate::ports::clock::Clock;
 use crate::ports::data_plane::DataPlane;
 use crate::ports::hsm::{HsmBackend, HsmBackends};
 use crate::ports::material::{Material, MaterialFault, Standing};
+use crate::telemetry::metrics::Metrics;
 
-/// The backends, and the token's PIN where there is a token.
+/// How long after its deadline a request can still be at work.
+const REQUEST_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// The backends, and what is kept for them.
 pub(super) struct Backends {
     pub(super) hsm: HsmBackends,
-    pub(super) pin: Option<TokenPin>,
+    /// What the operator renews: the token's PIN, the key-encryption key.
+    pub(super) material: Vec<Arc<dyn Material>>,
+    /// Whoever keeps the key-encryption keys, where there is a software HSM.
+    pub(super) kek_keeper: Option<KekKeeper>,
+}
+
+/// What the backends stand on.
+pub(super) struct Ground<'a> {
+    pub(super) config: &'a Config,
+    pub(super) source: Option<Arc<Source>>,
+    pub(super) data_plane: &'a Arc<dyn DataPlane>,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) metrics: &'a Arc<Metrics>,
 }
 
 /// Sets up the configured backend, and the other one where it is configured too, or
 /// where its key-encryption key is there: it holds keys of before.
-pub(super) async fn backends(
-    config: &Config,
-    source: Option<Arc<Source>>,
-    data_plane: &dyn DataPlane,
-    clock: &Arc<dyn Clock>,
-) -> Result<Backends, StartError> {
-    let token = token_hsm(config, clock);
-    let pin = token.as_ref().map(|hsm| TokenPin {
-        hsm: Arc::clone(hsm),
-        source,
-    });
+pub(super) async fn backends(ground: Ground<'_>) -> Result<Backends, StartError> {
+    let config = ground.config;
+    let token = token_hsm(config, ground.clock);
+    let mut material: Vec<Arc<dyn Material>> = Vec::new();
+    if let Some(hsm) = &token {
+        material.push(Arc::new(TokenPin {
+            hsm: Arc::clone(hsm),
+            source: ground.source.clone(),
+        }));
+    }
     let token = token.map(|hsm| hsm as Arc<dyn HsmBackend>);
-    let hsm = match config.hsm.backend {
-        HsmKind::Software => {
-            let software = software_hsm(config, data_plane).await?;
-            HsmBackends::new(software, token.into_iter().collect())
-        }
-        HsmKind::Pkcs11 => {
-            // The rules of the configuration ask for all that a token needs.
-            let token = token.ok_or(StartError::Unsupported)?;
-            let software = match config.kek_file().exists() {
-                true => Some(software_hsm(config, data_plane).await?),
-                false => None,
-            };
-            HsmBackends::new(token, software.into_iter().collect())
-        }
+    let files = KekFiles::of(config);
+    let has_software = match config.hsm.backend {
+        HsmKind::Software => true,
+        HsmKind::Pkcs11 => files.kek().exists() || files.next().exists(),
     };
-    Ok(Backends { hsm, pin })
+    let (software, kek_keeper) = match has_software {
+        true => {
+            let (software, keeper, kek) = software_hsm(&ground, files).await?;
+            material.push(kek);
+            (Some(software as Arc<dyn HsmBackend>), Some(keeper))
+        }
+        false => (None, None),
+    };
+    let (for_new_keys, others) = match config.hsm.backend {
+        HsmKind::Software => (software, token),
+        HsmKind::Pkcs11 => (token, software),
+    };
+    // The rules of the configuration ask for all that a token needs.
+    let for_new_keys = for_new_keys.ok_or(StartError::Unsupported)?;
+    Ok(Backends {
+        hsm: HsmBackends::new(for_new_keys, others.into_iter().collect()),
+        material,
+        kek_keeper,
+    })
 }
 
 async fn software_hsm(
-    config: &Config,
-    data_plane: &dyn DataPlane,
-) -> Result<Arc<dyn HsmBackend>, StartError> {
-    let kek = key_encryption_key(config, data_plane).await?;
-    Ok(Arc::new(SoftwareHsm::new(
-        kek,
-        SoftwareHsmSettings::default(),
-    )))
+    ground: &Ground<'_>,
+    files: KekFiles,
+) -> Result<(Arc<SoftwareHsm>, KekKeeper, Arc<dyn Material>), StartError> {
+    let keks = keks_at_start(&files, ground.data_plane.as_ref()).await?;
+    let hsm = SoftwareHsm::with_ring(keks.ring, SoftwareHsmSettings::default());
+    let hsm = Arc::new(hsm);
+    let deadline = ground.config.server.request_timeout.as_duration();
+    let ports = KekKeeperPorts {
+        hsm: Arc::clone(&hsm),
+        data_plane: Arc::clone(ground.data_plane),
+        metrics: Arc::clone(ground.metrics),
+        files,
+        longest_request: deadline + REQUEST_ENDS_WITHIN,
+    };
+    let (keeper, material) = KekKeeper::start(ports, keks.ids).await;
+    Ok((hsm, keeper, material))
 }
 
 fn token_hsm(config: &Config, clock: &Arc<dyn Clock>) -> Option<Arc<Pkcs11Hsm>> {

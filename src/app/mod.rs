@@ -2,8 +2,10 @@
 //! only place that sees every room.
 
 mod anchors;
+mod background;
 mod hsm;
 mod identities;
+pub(crate) mod kek;
 mod known_checkpoint;
 mod ledger_key;
 mod reload;
@@ -20,7 +22,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 pub(crate) use self::known_checkpoint::CHECKPOINT_FILE;
 pub(crate) use self::ledger_key::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
@@ -28,7 +29,12 @@ pub use self::reload::ReloadHandle;
 pub use self::start_error::StartError;
 
 use self::anchors::AnchorsInForce;
+use self::background::{
+    Phase, keep_keks, keep_reconciled, keep_scheduled, keep_written_down, reached, spawn_prober,
+};
+use self::hsm::Ground;
 use self::identities::identities;
+use self::kek::{KekFiles, KekKeeper};
 use self::known_checkpoint::KnownCheckpoint;
 use self::ledger_key::begin_ledger;
 use self::reload::{FirstLook, Keeper};
@@ -36,12 +42,8 @@ use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
-use crate::adapters::hsm::software::kek::KeyEncryptionKey;
-use crate::adapters::secret_file::LaidOutBy;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, Source, StoreUrl};
-use crate::domain::algorithm::KeyType;
-use crate::domain::key::KeyState;
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
 use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
@@ -51,18 +53,6 @@ use crate::ports::trust_plane::TrustPlane;
 use crate::service::{KmsService, Ports, ServicePolicy};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{Acceptor, TlsMaterial};
-
-/// How often the dependencies are probed.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How often the HSM is held against the store.
-const RECONCILE_EVERY: Duration = Duration::from_secs(3_600);
-
-/// How soon it is tried again where one of the two could not be asked.
-const RECONCILE_AGAIN: Duration = Duration::from_secs(10);
-
-/// Under this name the store remembers which key its secrets are sealed under.
-const KEK_PIN: &str = "kek_id";
 
 /// A service that listens and has not begun to answer.
 pub struct App {
@@ -78,6 +68,7 @@ pub struct App {
     asked: watch::Receiver<u64>,
     first_look: FirstLook,
     known_checkpoint: Option<Arc<KnownCheckpoint>>,
+    kek_keeper: Option<KekKeeper>,
 }
 
 impl App {
@@ -106,7 +97,14 @@ impl App {
         let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
         let data_plane = open_store(config, &metrics)?;
-        let backends = hsm::backends(config, source, data_plane.as_ref(), &clock).await?;
+        let backends = hsm::backends(Ground {
+            config,
+            source,
+            data_plane: &data_plane,
+            clock: &clock,
+            metrics: &metrics,
+        })
+        .await?;
         let ledger_key = begin_ledger(&config.data_dir, &data_plane).await?;
         let (iam, keys) = identities(config, &clock, &metrics).await?;
         let trust_plane: Arc<dyn TrustPlane> = Arc::new(X509TrustPlane::new());
@@ -116,6 +114,7 @@ impl App {
             .iter()
             .flat_map(TlsMaterial::units)
             .chain(keys)
+            .chain(backends.material)
             .collect();
         let handshake: Arc<dyn server::Handshake> = match tls {
             None => Arc::new(server::Plain),
@@ -138,9 +137,6 @@ impl App {
         // Read anew with the rest; the health report has checks of its own for them.
         material.push(Arc::new(anchors));
         material.push(Arc::new(ledger_key));
-        if let Some(pin) = backends.pin {
-            material.push(Arc::new(pin));
-        }
         let service = KmsService::new(ports, service_policy(config), Arc::clone(&metrics));
         let service = Arc::new(service);
         let reload = ReloadHandle::new();
@@ -178,6 +174,7 @@ impl App {
             reload,
             first_look,
             known_checkpoint: known_checkpoint.map(Arc::new),
+            kek_keeper: backends.kek_keeper,
         })
     }
 
@@ -222,6 +219,10 @@ impl App {
             let asked = self.asked.clone();
             tokio::spawn(keep_reconciled(Arc::clone(&self.service), asked, until))
         };
+        let scheduler = {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_scheduled(Arc::clone(&self.service), until))
+        };
         let writing = self.known_checkpoint.as_ref().map(|checkpoint| {
             let until = reached(stopped.clone(), Phase::Draining);
             tokio::spawn(keep_written_down(Arc::clone(checkpoint), until))
@@ -232,6 +233,10 @@ impl App {
             asked: self.asked,
             first_look: self.first_look,
         };
+        let keeping_keks = self.kek_keeper.map(|keeper| {
+            let until = reached(stopped.clone(), Phase::Draining);
+            tokio::spawn(keep_keks(keeper, until))
+        });
         let kept: Vec<_> = self
             .material
             .into_iter()
@@ -278,80 +283,21 @@ impl App {
         }
         let _ = prober.await;
         let _ = reconciler.await;
+        let _ = scheduler.await;
         if let Some(writing) = writing {
             let _ = writing.await;
         }
         for task in kept {
             let _ = task.await;
         }
+        if let Some(keeping_keks) = keeping_keks {
+            let _ = keeping_keks.await;
+        }
         if let Some(checkpoint) = self.known_checkpoint {
             checkpoint.write_down().await;
         }
         self.data_plane.close().await;
         tracing::info!("stopped");
-    }
-}
-
-/// How far a shutdown has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Serving,
-    Draining,
-    Drained,
-}
-
-async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
-    // A sender that is gone has nothing left to wait for.
-    let _ = phases.wait_for(|now| *now >= phase).await;
-}
-
-fn spawn_prober(service: Arc<KmsService>, phases: watch::Receiver<Phase>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut stop = std::pin::pin!(reached(phases, Phase::Draining));
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(PROBE_INTERVAL) => {}
-                () = &mut stop => return,
-            }
-            service.probe_health().await;
-        }
-    })
-}
-
-/// Holds the HSM against the store: at the start, or as soon as both can be asked,
-/// once an hour, and when somebody asks.
-async fn keep_reconciled(
-    service: Arc<KmsService>,
-    mut asked: watch::Receiver<u64>,
-    stop: impl Future<Output = ()>,
-) {
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let next = tokio::select! {
-            reconciled = service.reconcile() => match reconciled {
-                Ok(()) => RECONCILE_EVERY,
-                // The health report says what is away.
-                Err(_) => RECONCILE_AGAIN,
-            },
-            () = &mut stop => return,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(next) => {}
-            // Whoever could ask is gone only when all of this is.
-            Ok(()) = asked.changed() => {}
-            () = &mut stop => return,
-        }
-    }
-}
-
-async fn keep_written_down(checkpoint: Arc<KnownCheckpoint>, stop: impl Future<Output = ()>) {
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        checkpoint.write_down().await;
-        tokio::select! {
-            () = tokio::time::sleep(known_checkpoint::WRITE_EVERY) => {}
-            () = &mut stop => return,
-        }
     }
 }
 
@@ -369,6 +315,7 @@ fn renewable_files(config: &Config) -> impl Iterator<Item = PathBuf> {
         .filter_map(Clone::clone)
         .chain(key_sets)
         .chain([config.data_dir.join(NEXT_LEDGER_KEY_FILE)])
+        .chain([KekFiles::of(config).next()])
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -407,43 +354,6 @@ fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn DataPla
         StoreUrl::Memory => Ok(Arc::new(MemoryDataPlane::new())),
         StoreUrl::Postgres(_) => Err(StartError::Unsupported),
     }
-}
-
-/// The key-encryption key: made on the first start, and after that the one that
-/// the store knows or none. A new one beside an old store would make every key
-/// in it unreadable for good without saying so.
-async fn key_encryption_key(
-    config: &Config,
-    data_plane: &dyn DataPlane,
-) -> Result<KeyEncryptionKey, StartError> {
-    let path = config.kek_file();
-    let file = path.display().to_string();
-    let by = match config.hsm.software.kek_file {
-        Some(_) => LaidOutBy::Operator,
-        None => LaidOutBy::Service,
-    };
-    let kek = match KeyEncryptionKey::load(&path, by)? {
-        Some(kek) => kek,
-        None if has_keys(data_plane) => return Err(StartError::KekMissing { file }),
-        None => {
-            tracing::info!(file, "made a new key-encryption key; back it up");
-            KeyEncryptionKey::create(&path)?
-        }
-    };
-    let pinned = data_plane.pin(KEK_PIN, kek.id().as_bytes()).await?;
-    if pinned != kek.id().as_bytes() && has_keys(data_plane) {
-        return Err(StartError::KekForeign { file });
-    }
-    Ok(kek)
-}
-
-fn has_keys(data_plane: &dyn DataPlane) -> bool {
-    let counts = data_plane.key_counts();
-    KeyType::ALL.into_iter().any(|key_type| {
-        KeyState::ALL
-            .into_iter()
-            .any(|key_state| counts.get(key_type, key_state) > 0)
-    })
 }
 
 fn service_policy(config: &Config) -> ServicePolicy {

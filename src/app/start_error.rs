@@ -51,6 +51,19 @@ pub enum StartError {
         /// Where it came from.
         file: String,
     },
+    /// Secrets are being sealed anew, and a key that some are sealed under is not
+    /// there.
+    #[error(
+        "{number} of this store's keys are sealed under the key-encryption key {kek_id}, which is          in none of {file}, {file}.next and {file}.old: a change of the key is not finished, and          needs both. Put it back from its backup"
+    )]
+    KekIncomplete {
+        /// The id of the key.
+        kek_id: String,
+        /// How many secrets are sealed under it.
+        number: u64,
+        /// Where the key in force lies.
+        file: String,
+    },
     /// The ledger's key cannot be used.
     #[error("the ledger's signing key cannot be used")]
     LedgerKey(#[from] LedgerKeyFault),

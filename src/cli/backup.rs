@@ -13,6 +13,7 @@ use clap::Args;
 
 use super::fault::{Fault, exit, load_config};
 use crate::adapters::data_plane::sqlite::snapshot::{self, StoreSummary};
+use crate::app::kek::KekFiles;
 use crate::app::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 use crate::config::{Config, StoreUrl};
 
@@ -95,6 +96,7 @@ fn report(
 
 /// The files of secrets that a backup does not hold.
 fn secrets(config: &Config) -> Vec<(PathBuf, &'static str)> {
+    let next_kek = KekFiles::of(config).next();
     let next = config.data_dir.join(NEXT_LEDGER_KEY_FILE);
     let mut files = vec![
         (
@@ -106,6 +108,13 @@ fn secrets(config: &Config) -> Vec<(PathBuf, &'static str)> {
             "the key that signs the ledger",
         ),
     ];
+    if next_kek.try_exists().unwrap_or(false) {
+        files.push((
+            next_kek,
+            "the key-encryption key that is to take its place, and that keys in the backup may \
+             be sealed under",
+        ));
+    }
     if next.try_exists().unwrap_or(false) {
         files.push((next, "the key that is to sign the ledger next"));
     }

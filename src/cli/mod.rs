@@ -7,6 +7,7 @@ mod dev_pki;
 mod fault;
 mod hsm;
 mod ledger;
+mod rekey;
 mod restore;
 mod serve;
 
@@ -51,6 +52,8 @@ enum Command {
         #[command(subcommand)]
         command: hsm::HsmCommand,
     },
+    /// Gives the software HSM a new key-encryption key, beside a running service too.
+    Rekey(rekey::Arguments),
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -68,6 +71,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),
         Command::Restore(wanted) => restore::run(arguments.config, &wanted),
         Command::Hsm { command } => hsm::run(&command, arguments.config),
+        Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

@@ -18,6 +18,7 @@ use self::secrets::{Secrets, trusted_key};
 use super::backup::store_file;
 use super::fault::{Fault, exit, load_config};
 use super::ledger::audit_folder;
+use super::rekey::secrets_by_kek;
 use crate::adapters::data_plane::sqlite::restoration::Restoration;
 use crate::adapters::data_plane::sqlite::snapshot::{self, StoreSummary, Thoroughness};
 use crate::adapters::ledger::{AuditFailure, AuditProgress, AuditReport};
@@ -118,7 +119,9 @@ fn restore(
                 .unwrap_or_default()
         )?;
     }
-    for warning in secrets.warnings(&backup) {
+    let sealed = secrets_by_kek(from).map_err(|fault| Fault::caused(&fault))?;
+    let sealed_under: Vec<String> = sealed.into_keys().flatten().collect();
+    for warning in secrets.warnings(&backup, &sealed_under) {
         writeln!(stderr, "warning: {warning}")?;
     }
     warn_of_archives(database, &backup, stderr)?;

@@ -53,6 +53,11 @@ impl Timestamp {
 }
 
 impl Timestamp {
+    /// This instant plus a length of time, saturating at the end of the calendar.
+    pub fn plus_duration(self, length: Duration) -> Self {
+        self.plus(Period(length))
+    }
+
     /// The next UTC midnight.
     pub fn next_utc_day(self) -> Self {
         let midnight = (self.utc_day() + 1).saturating_mul(86_400_000_000);

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::handle_store::HandleStore;
 use super::ledger_store::LedgerStore;
+use super::upkeep_store::UpkeepStore;
 use crate::domain::algorithm::KeyType;
 use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
-use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, StoredKey};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -34,7 +36,7 @@ use crate::domain::usage::{UsageCount, UsageCounter, UsageReservation};
 ///
 /// [`commit`]: DataPlane::commit
 #[async_trait]
-pub trait DataPlane: LedgerStore {
+pub trait DataPlane: LedgerStore + HandleStore + UpkeepStore {
     /// The key that a reference names in a scope. An alias names the active key
     /// that bears it.
     ///
@@ -58,18 +60,6 @@ pub trait DataPlane: LedgerStore {
     /// [`Unavailable`].
     async fn list_line(&self, query: LineQuery) -> Result<KeyPage, Unavailable>;
 
-    /// The keys of all scopes that a backend is to hold, destroyed ones left out: at
-    /// most so many after this one, by id.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    async fn keys_held(
-        &self,
-        backend: HsmBackendName,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<Vec<(KeyId, Scope)>, Unavailable>;
-
     /// The live count of a key's uses; the same counter for everyone who asks
     /// while anyone holds it, starting from what was kept.
     ///
@@ -92,8 +82,8 @@ pub trait DataPlane: LedgerStore {
     /// [`CommitError::Unavailable`]; nothing of the transaction is kept then.
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError>;
 
-    /// Pins a value to a name for good: stores it if the name has none yet, and
-    /// answers what is stored, durably.
+    /// Pins a value to a name: stores it if the name has none yet, and answers what
+    /// is stored, durably. Only [`HandleStore::move_pin`] changes it afterwards.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -185,8 +175,9 @@ pub struct KeyUseMark {
 /// One change.
 #[derive(Debug)]
 pub enum Change {
-    /// A new key. Conflicts when its id exists, and when another active key of
-    /// its scope bears its alias.
+    /// A new key. Conflicts when its id exists, when another active key of its scope
+    /// bears its alias, and where its backend keeps it itself, when it was not
+    /// announced or was given up.
     InsertKey(StoredKey),
     /// A new version of a key's record. Conflicts unless the version kept is one
     /// less. Where the new state is `destroyed` the handle is erased with it.
@@ -223,6 +214,9 @@ pub enum Conflict {
     /// The approval was acted on before.
     #[error("the approval was used already")]
     GrantSpent,
+    /// The making of the key was given up.
+    #[error("the making of the key took too long, and was given up")]
+    GivenUp,
 }
 
 /// The store cannot be reached, is full or failed; the cause is for the log.

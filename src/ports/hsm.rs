@@ -1,5 +1,6 @@
 //! `HsmBackend`: whatever holds secrets and works with them.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ use crate::domain::secret::SecretBytes;
 /// **What is atomic:** `generate` leaves a whole, proven key or nothing. A key
 /// that was generated and then not stored must be given to [`discard`], before
 /// the refusal is answered; where nobody knows whether it was stored, as soon as
-/// the store has told that it was not. [`erase`] runs after the store has forgotten
+/// the store has told that it was not. Until then the whole [`GeneratedKey`] is
+/// kept. [`erase`] runs after the store has forgotten
 /// the handle, and doing it twice is no error.
 ///
 /// **What must not be logged:** key material, data, plaintext, signatures made
@@ -190,6 +192,22 @@ pub struct GeneratedKey {
     pub handle: KeyHandle,
     /// SPKI PEM of the public half; `None` for a symmetric key.
     pub public_key: Option<String>,
+    /// Goes with the rest of this, once it is known whether a store has the key.
+    pub claim: Claim,
+}
+
+/// A hold on something of the backend's that a new key needs, for as long as nobody
+/// knows whether a store has taken it. Nobody but the backend knows what it is.
+#[derive(Default)]
+pub struct Claim {
+    _on: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Claim {
+    /// A hold on this.
+    pub fn on(held: Arc<impl Any + Send + Sync>) -> Self {
+        Self { _on: Some(held) }
+    }
 }
 
 /// A nonce of 96 bits.

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod data_plane;
+pub mod handle_store;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;
@@ -11,3 +12,4 @@ pub mod ledger_source;
 pub mod ledger_store;
 pub mod material;
 pub mod trust_plane;
+pub mod upkeep_store;

@@ -187,6 +187,7 @@ impl KmsService {
             }),
         ]);
         checks.extend(self.check_quarantine());
+        checks.extend(self.check_scheduler());
         let now = self.ports.clock.now();
         checks.extend(self.ports.material.iter().map(|material| {
             let (status, detail) = match material.standing(now) {
@@ -233,6 +234,22 @@ impl KmsService {
             name: "keys",
             status,
             detail,
+        })
+    }
+
+    /// Whether what is due for keys is done.
+    fn check_scheduler(&self) -> Option<Check> {
+        if !self.scheduler.has_run() {
+            return None;
+        }
+        let complaint = self.scheduler.complaint(Instant::now());
+        Some(Check {
+            name: "scheduler",
+            status: match complaint {
+                None => CheckStatus::Pass,
+                Some(_) => CheckStatus::Warn,
+            },
+            detail: complaint.unwrap_or_else(|| "nothing is overdue".to_owned()),
         })
     }
 

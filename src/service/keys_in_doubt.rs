@@ -7,14 +7,25 @@
 //! left to do is noted here then, and the next probe that finds the store well asks
 //! it and does that.
 
+use std::time::Duration;
+
 use super::KmsService;
 use super::doubts::Doubts;
+use super::pipeline::store_away;
+use crate::domain::error::KmsError;
 use crate::domain::ids::{KeyId, KeyRef};
 use crate::domain::key::{HsmBackendName, KeyHandle, KeyRecord};
 use crate::domain::lifecycle_permit::ErasePermit;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::Unavailable;
 use crate::ports::hsm::GeneratedKey;
+use crate::ports::upkeep_store::KeyIntent;
+
+/// Longer than any backend takes to make a key, and any request to store it.
+const LONGEST_MAKING: Duration = Duration::from_secs(300);
+
+/// Forgotten keys that are given up in one round.
+const AT_ONCE: usize = 32;
 
 /// What is left to do in the backend, depending on what the store has kept.
 pub(super) enum LooseEnd {
@@ -107,19 +118,88 @@ impl KmsService {
         }
     }
 
-    /// Throws away a key that no store has.
-    pub(super) async fn discard(&self, key_id: KeyId, backend: HsmBackendName) {
+    /// Announces a key to the store, if the backend is going to keep it itself; whether
+    /// it had to be.
+    ///
+    /// # Errors
+    /// [`KmsError::DependencyUnavailable`]; the key must not be made then.
+    pub(super) async fn announce_key(
+        &self,
+        key_id: KeyId,
+        backend: HsmBackendName,
+    ) -> Result<bool, KmsError> {
+        if !backend.keeps_keys() {
+            return Ok(false);
+        }
+        let intent = KeyIntent {
+            key_id,
+            backend,
+            begun_at: self.ports.clock.now(),
+        };
+        let announced = self.ports.data_plane.begin_key(intent).await;
+        announced.map_err(store_away)?;
+        Ok(true)
+    }
+
+    /// Gives up a key that was announced, and destroys what the backend has of it;
+    /// whether nothing is left to do. The rest is left to the next round of upkeep.
+    pub(super) async fn give_up_key(&self, key_id: KeyId, backend: HsmBackendName) -> bool {
+        let data_plane = &self.ports.data_plane;
+        // In this order: once it is given up no transaction stores it.
+        match data_plane.abandon_key(key_id).await {
+            Ok(true) => {}
+            // It is stored, or nothing was left over.
+            Ok(false) => return true,
+            Err(_) => return false,
+        }
+        self.discard(key_id, backend).await && data_plane.end_intent(key_id).await.is_ok()
+    }
+
+    /// Gives up the keys that nobody is making any longer: what was announced before this
+    /// process began, or so long ago that every request for it has ended. Whether all
+    /// of it came to its end.
+    ///
+    /// # Errors
+    /// [`KmsError::DependencyUnavailable`] while the store is away.
+    pub(super) async fn give_up_forgotten_keys(&self) -> Result<bool, KmsError> {
+        let long_ago = self.ports.clock.now().minus(LONGEST_MAKING);
+        let before = long_ago.max(self.began_at);
+        let intents = self.ports.data_plane.open_intents(before, AT_ONCE).await;
+        for intent in intents.map_err(store_away)? {
+            tracing::warn!(
+                key_id = %intent.key_id,
+                begun_at = %intent.begun_at,
+                "a key whose making was cut short is given up"
+            );
+            if !self.give_up_key(intent.key_id, intent.backend).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Undoes the making of a key that was not stored.
+    pub(super) async fn unmake(&self, key_id: KeyId, backend: HsmBackendName) {
+        match backend.keeps_keys() {
+            true => self.give_up_key(key_id, backend).await,
+            false => self.discard(key_id, backend).await,
+        };
+    }
+
+    /// Throws away a key that no store has; whether that came to its end.
+    async fn discard(&self, key_id: KeyId, backend: HsmBackendName) -> bool {
         let discarded = match self.ports.hsm.holding(backend) {
             Ok(hsm) => hsm.discard(key_id).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = discarded {
+        if let Err(error) = &discarded {
             tracing::error!(
                 %key_id,
-                error = &error as &dyn std::error::Error,
+                error = error as &dyn std::error::Error,
                 "a key that was not stored could not be discarded in the HSM"
             );
         }
+        discarded.is_ok()
     }
 
     /// Erases the backend's own copy of a key whose handle the store has forgotten.
@@ -156,7 +236,7 @@ impl KeySettlingRound<'_> {
             );
             match (doubt.end, kept) {
                 (LooseEnd::Made(generated), None) => {
-                    self.service.discard(doubt.key_id, generated.backend).await;
+                    self.service.unmake(doubt.key_id, generated.backend).await;
                 }
                 // A revocation that was not kept leaves a key that can be restored, and
                 // needs its secret then.

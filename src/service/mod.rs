@@ -15,6 +15,7 @@ mod ledger;
 mod lifecycle;
 mod pipeline;
 mod reconcile;
+mod scheduler;
 mod signing;
 mod trust_anchors;
 
@@ -28,6 +29,7 @@ use crate::domain::caller::{Caller, Credentials};
 use crate::domain::error::KmsError;
 use crate::domain::ids::{ModuleId, RequestId};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
+use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::{DataPlane, KeyCounts};
 use crate::ports::hsm::HsmBackends;
@@ -46,6 +48,7 @@ pub use lifecycle::{
     GenerateKeyRequest, Generated, KeyChanged, RevokeKeyRequest, Revoked, Rotated, Rotation,
 };
 pub use pipeline::{KeyChoice, Used};
+pub use scheduler::{Round, Scheduler};
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
     TrustAnchorRemoved,
@@ -88,6 +91,9 @@ pub struct KmsService {
     anchors_in_doubt: doubts::Doubts<anchors_in_doubt::Doubt>,
     keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     quarantine: reconcile::Quarantine,
+    scheduler: scheduler::SchedulerBoard,
+    /// When this process began to make keys.
+    began_at: Timestamp,
     metrics: Arc<Metrics>,
 }
 
@@ -106,12 +112,14 @@ impl KmsService {
     /// first [`KmsService::probe_health`].
     pub fn new(ports: Ports, policy: ServicePolicy, metrics: Arc<Metrics>) -> Self {
         Self {
+            began_at: ports.clock.now(),
             ports,
             policy,
             health: health::HealthBoard::default(),
             anchors_in_doubt: doubts::Doubts::default(),
             keys_in_doubt: doubts::Doubts::default(),
             quarantine: reconcile::Quarantine::default(),
+            scheduler: scheduler::SchedulerBoard::default(),
             metrics,
         }
     }

@@ -301,9 +301,9 @@ impl KmsService {
             Err(CommitError::Conflict(Conflict::GrantSpent)) => {
                 approval_refused(ApprovalFault::AlreadyUsed)
             }
-            Err(CommitError::Conflict(other @ (Conflict::KeyChanged | Conflict::AliasTaken))) => {
-                KmsError::internal(other)
-            }
+            Err(CommitError::Conflict(
+                other @ (Conflict::KeyChanged | Conflict::AliasTaken | Conflict::GivenUp),
+            )) => KmsError::internal(other),
         };
         unsettled.settled();
         Err(Failure::Refused(refusal))

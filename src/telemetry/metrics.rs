@@ -12,6 +12,7 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::error::ErrorCode;
 use crate::domain::key::KeyState;
 use crate::domain::key_usage::KeyUsage;
+use crate::domain::time::Timestamp;
 
 /// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
 const LATENCY_BUCKETS_MS: [f64; 18] = [
@@ -137,6 +138,8 @@ pub struct Metrics {
     key_usage: IntCounterVec,
     hsm_available: IntGauge,
     keys_quarantined: IntGauge,
+    keys_due: IntGaugeVec,
+    scheduler_last_run: IntGauge,
     hsm_latency: HistogramVec,
     ledger_size: IntGauge,
     ledger_commit_latency: Histogram,
@@ -147,6 +150,7 @@ pub struct Metrics {
     tls_handshakes_refused: IntCounterVec,
     tls_certificate_expiry: IntGaugeVec,
     crl_age: IntGaugeVec,
+    rekey_remaining: IntGauge,
 }
 
 impl Metrics {
@@ -196,6 +200,17 @@ impl Metrics {
             keys_quarantined: IntGauge::new(
                 "kms_keys_quarantined",
                 "Keys whose secret their HSM does not have.",
+            )?,
+            keys_due: IntGaugeVec::new(
+                Opts::new(
+                    "kms_keys_due",
+                    "Keys that are due to be rotated, archived or erased.",
+                ),
+                &["kind"],
+            )?,
+            scheduler_last_run: IntGauge::new(
+                "kms_scheduler_last_run_seconds",
+                "When the scheduler last finished a round, in seconds since 1970.",
             )?,
             hsm_latency: HistogramVec::new(
                 latency(
@@ -257,6 +272,10 @@ impl Metrics {
                 ),
                 &[],
             )?,
+            rekey_remaining: IntGauge::new(
+                "kms_rekey_remaining",
+                "Secrets that are not sealed under the newest key-encryption key yet.",
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -267,6 +286,8 @@ impl Metrics {
         registry.register(Box::new(metrics.key_usage.clone()))?;
         registry.register(Box::new(metrics.hsm_available.clone()))?;
         registry.register(Box::new(metrics.keys_quarantined.clone()))?;
+        registry.register(Box::new(metrics.keys_due.clone()))?;
+        registry.register(Box::new(metrics.scheduler_last_run.clone()))?;
         registry.register(Box::new(metrics.hsm_latency.clone()))?;
         registry.register(Box::new(metrics.ledger_size.clone()))?;
         registry.register(Box::new(metrics.ledger_commit_latency.clone()))?;
@@ -277,6 +298,7 @@ impl Metrics {
         registry.register(Box::new(metrics.tls_handshakes_refused.clone()))?;
         registry.register(Box::new(metrics.tls_certificate_expiry.clone()))?;
         registry.register(Box::new(metrics.crl_age.clone()))?;
+        registry.register(Box::new(metrics.rekey_remaining.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
             &["version"],
@@ -345,6 +367,18 @@ impl Metrics {
             .set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
+    /// How many keys are due for one kind of step.
+    pub fn set_keys_due(&self, kind: &'static str, number: u64) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        self.keys_due.with_label_values(&[kind]).set(number);
+    }
+
+    /// When the scheduler last finished a round.
+    pub fn set_scheduler_last_run(&self, when: Timestamp) {
+        self.scheduler_last_run
+            .set(when.microseconds().div_euclid(1_000_000));
+    }
+
     /// The time one durable write of the ledger took.
     pub fn observe_ledger_commit(&self, took: Duration) {
         self.ledger_commit_latency.observe(milliseconds(took));
@@ -411,6 +445,12 @@ impl Metrics {
         self.crl_age.with_label_values(&none).set(seconds);
     }
 
+    /// The number of secrets that are to be sealed anew.
+    pub fn set_rekey_remaining(&self, secrets: u64) {
+        self.rekey_remaining
+            .set(i64::try_from(secrets).unwrap_or(i64::MAX));
+    }
+
     /// Everything, in the Prometheus text format.
     ///
     /// # Errors
@@ -458,6 +498,7 @@ mod tests {
         metrics.count_handshake(Some("expired"));
         metrics.set_tls_certificate_expiry_seconds(-5);
         metrics.set_crl_age_seconds(60);
+        metrics.set_rekey_remaining(3);
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -479,6 +520,7 @@ mod tests {
             r#"kms_tls_handshakes_refused_total{reason="revoked"} 0"#,
             "kms_tls_certificate_expiry_seconds -5",
             "kms_crl_age_seconds 60",
+            "kms_rekey_remaining 3",
             r#"kms_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");

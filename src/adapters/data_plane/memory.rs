@@ -1,7 +1,9 @@
 //! The data plane in memory: for tests, and for trying the service out. Keeps to
 //! the port's contract in everything but durability: it forgets when it goes.
 
+mod handles;
 mod ledger;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use self::ledger::Ledger;
+use self::upkeep::Announced;
 use super::spent_grants::{FORGOTTEN_AT_ONCE, forgettable_before};
 use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
-use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, StoredKey};
+use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -21,6 +24,7 @@ use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeyCounts, KeyPage,
     KeyQuery, LineQuery, Transaction, Unavailable,
 };
+use crate::ports::upkeep_store::Lease;
 
 /// The data plane in memory.
 #[derive(Default)]
@@ -41,6 +45,8 @@ struct State {
     spent_grants_by_end: BTreeSet<(i64, String)>,
     ledger: Ledger,
     pins: HashMap<&'static str, Vec<u8>>,
+    leases: HashMap<&'static str, Lease>,
+    intents: HashMap<KeyId, Announced>,
 }
 
 /// Why the store in memory is unavailable.
@@ -52,6 +58,10 @@ enum MemoryFault {
     ReceiptTwice,
     #[error("the ledger has not begun")]
     LedgerNotBegun,
+    #[error("a handle is replaced by one of the same length")]
+    HandleOfAnotherLength,
+    #[error("nothing is pinned to this name")]
+    NotPinned,
 }
 
 impl From<MemoryFault> for Unavailable {
@@ -131,26 +141,6 @@ impl DataPlane for MemoryDataPlane {
         let has_more = keys.len() > query.limit;
         keys.truncate(query.limit);
         Ok(KeyPage { keys, has_more })
-    }
-
-    async fn keys_held(
-        &self,
-        backend: HsmBackendName,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
-        let state = self.open()?;
-        let mut held: Vec<(KeyId, Scope)> = state
-            .keys
-            .values()
-            .map(|key| &key.record)
-            .filter(|key| key.backend == backend && key.key_state != KeyState::Destroyed)
-            .filter(|key| after.is_none_or(|after| after < key.key_id))
-            .map(|key| (key.key_id, key.scope.clone()))
-            .collect();
-        held.sort_unstable_by_key(|(key_id, _)| *key_id);
-        held.truncate(limit);
-        Ok(held)
     }
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
@@ -237,7 +227,7 @@ impl DataPlane for MemoryDataPlane {
 
 /// How to undo one change.
 enum Undo {
-    RemoveKey(Scope, KeyId),
+    RemoveKey(Scope, KeyId, Option<Announced>),
     RestoreKey(Arc<StoredKey>),
     RemoveAnchor(Scope, TrustAnchorId),
     RestoreAnchor(TrustAnchor),
@@ -297,8 +287,18 @@ impl State {
             return Err(Conflict::KeyChanged);
         }
         self.require_free_alias(&key.record)?;
+        let announced = match key.record.backend.keeps_keys() {
+            true => Some(self.take_intent(key_id).ok_or(Conflict::GivenUp)?),
+            false => None,
+        };
         self.put(key);
-        Ok(Undo::RemoveKey(scope, key_id))
+        Ok(Undo::RemoveKey(scope, key_id, announced))
+    }
+
+    fn take_intent(&mut self, key_id: KeyId) -> Option<Announced> {
+        let is_open = |announced: &Announced| !announced.is_abandoned;
+        self.intents.get(&key_id).filter(|known| is_open(known))?;
+        self.intents.remove(&key_id)
     }
 
     fn update_key(&mut self, record: KeyRecord) -> Result<Undo, Conflict> {
@@ -363,7 +363,11 @@ impl State {
 
     fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::RemoveKey(scope, key_id) => self.take(&scope, key_id),
+            Undo::RemoveKey(scope, key_id, announced) => {
+                self.take(&scope, key_id);
+                self.intents
+                    .extend(announced.map(|announced| (key_id, announced)));
+            }
             Undo::RestoreKey(before) => {
                 self.take(&before.record.scope, before.record.key_id);
                 self.put(Arc::unwrap_or_clone(before));

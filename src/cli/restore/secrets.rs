@@ -4,9 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use crate::adapters::data_plane::sqlite::snapshot::StoreSummary;
-use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::ledger::LedgerSigner;
-use crate::adapters::secret_file::LaidOutBy;
+use crate::app::kek::KekFiles;
 use crate::app::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 use crate::config::Config;
 use crate::domain::ledger::{ORIGIN, VerifierKey};
@@ -15,6 +14,8 @@ use crate::ports::ledger::EvidenceLedger as _;
 /// What lies in the data folder.
 pub(super) struct Secrets {
     kek: Found<String>,
+    /// The ids of the key-encryption keys beside it that a start looks at too.
+    other_keks: Vec<String>,
     ledger_keys: Vec<Found<[u8; 32]>>,
 }
 
@@ -27,18 +28,19 @@ struct Found<T> {
 
 impl Secrets {
     pub(super) fn of(config: &Config) -> Self {
-        let path = config.kek_file();
-        let by = match config.hsm.software.kek_file {
-            Some(_) => LaidOutBy::Operator,
-            None => LaidOutBy::Service,
-        };
-        let loaded = KeyEncryptionKey::load(&path, by);
+        let files = KekFiles::of(config);
         let kek = Found {
-            path,
-            id: loaded
+            path: files.kek().to_owned(),
+            id: files
+                .load()
                 .map(|kek| kek.map(|kek| kek.id()))
                 .map_err(|fault| in_words(&fault)),
         };
+        let next = files.load_next().ok().flatten();
+        let mut other_keks: Vec<String> = next.into_iter().map(|kek| kek.id()).collect();
+        if matches!(kek.id, Ok(Some(_))) {
+            other_keks.extend(files.load_old().iter().map(|(_, kek)| kek.id()));
+        }
         let ledger_key = |name| {
             let path = config.data_dir.join(name);
             let loaded = LedgerSigner::load(&path);
@@ -51,6 +53,7 @@ impl Secrets {
         };
         Self {
             kek,
+            other_keks,
             ledger_keys: [LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE]
                 .map(ledger_key)
                 .into(),
@@ -58,13 +61,30 @@ impl Secrets {
     }
 
     /// What has to be put right before a service can start on this store.
-    pub(super) fn warnings(&self, store: &StoreSummary) -> Vec<String> {
+    pub(super) fn warnings(&self, store: &StoreSummary, sealed_under: &[String]) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(wanted) = &store.kek_id {
-            warnings.extend(self.kek.warning(
-                wanted,
-                "the key-encryption key that the keys in the backup are sealed under",
-            ));
+        let is_missing = |wanted: &&String| !self.other_keks.contains(*wanted);
+        match sealed_under {
+            // No more than what its service was started with.
+            [] => warnings.extend(store.kek_id.iter().filter(is_missing).filter_map(|wanted| {
+                self.kek.warning(
+                    wanted,
+                    "the key-encryption key of the service of this backup",
+                )
+            })),
+            [wanted] => warnings.extend(Some(wanted).filter(is_missing).and_then(|wanted| {
+                self.kek.warning(
+                    wanted,
+                    "the key-encryption key that the keys in the backup are sealed under",
+                )
+            })),
+            several => warnings.extend(several.iter().filter(is_missing).filter_map(|wanted| {
+                let what = format!(
+                    "the key-encryption key {wanted} that some keys in the backup are sealed \
+                     under, while they were being sealed anew"
+                );
+                self.kek.warning(wanted, &what)
+            })),
         }
         // A key that was to sign next may be the one that does.
         if let (Some(wanted), Some(first)) = (store.ledger_keys.last(), self.ledger_keys.first())

@@ -65,8 +65,18 @@ impl KmsService {
                 "a type that the HSM backend supports",
             )));
         }
+        let announced = self.announce_key(key_id, hsm.name()).await?;
         let started = Instant::now();
-        let generated = hsm.generate(permit, key_id).await.map_err(hsm_failure)?;
+        let generated = match hsm.generate(permit, key_id).await {
+            Ok(generated) => generated,
+            Err(failure) => {
+                // Whatever it came to; a backend that is away is asked again later.
+                if announced {
+                    self.give_up_key(key_id, hsm.name()).await;
+                }
+                return Err(Failure::Refused(hsm_failure(failure)));
+            }
+        };
         self.metrics.observe_hsm("generate", started.elapsed());
         let created_at = self.ports.clock.now();
         let schedule = &self.policy.key_defaults.rotation_schedule;
@@ -123,7 +133,7 @@ impl KmsService {
                 if let Some(LooseEnd::Made(generated)) = unsettled.settled()
                     && let Some(key_id) = key_id
                 {
-                    self.discard(key_id, generated.backend).await;
+                    self.unmake(key_id, generated.backend).await;
                 }
                 Err(failure)
             }
@@ -169,6 +179,9 @@ impl KmsService {
             Err(CommitError::Conflict(Conflict::GrantSpent)) => {
                 Err(Failure::Refused(already_used()))
             }
+            Err(CommitError::Conflict(Conflict::GivenUp)) => Err(Failure::Refused(
+                KmsError::unavailable(Dependency::Hsm, Conflict::GivenUp),
+            )),
             Err(CommitError::Conflict(
                 other @ (Conflict::DuplicateAnchor | Conflict::AnchorGone),
             )) => Err(Failure::NotKept(KmsError::internal(other))),

@@ -46,6 +46,11 @@ impl BookkeepingHsm {
         }
     }
 
+    /// The backend under the books.
+    pub(super) fn software(&self) -> &SoftwareHsm {
+        &self.software
+    }
+
     /// The handles of the keys that were made and not thrown away or erased since.
     pub(super) fn holds(&self) -> BTreeSet<Vec<u8>> {
         self.holds.lock().unwrap().values().cloned().collect()

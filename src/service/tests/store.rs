@@ -12,16 +12,19 @@ use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{HsmBackendName, StoredKey};
 use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
+use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::{UsageCount, UsageCounter};
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery,
     LineQuery, Transaction, Unavailable,
 };
+use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore};
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
 };
+use crate::ports::upkeep_store::{DueKey, DueKind, KeyIntent, Lease, LeaseHolder, UpkeepStore};
 
 /// What happens when the next transaction is to be kept.
 pub(super) enum Next {
@@ -176,16 +179,6 @@ impl DataPlane for EventfulStore {
         self.call("list_line", self.store.list_line(query)).await
     }
 
-    async fn keys_held(
-        &self,
-        backend: HsmBackendName,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
-        let held = self.store.keys_held(backend, after, limit);
-        self.call("keys_held", held).await
-    }
-
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
         self.call("usage_counter", self.store.usage_counter(key_id))
             .await
@@ -273,6 +266,114 @@ impl DataPlane for EventfulStore {
 
     async fn close(&self) {
         self.store.close().await;
+    }
+}
+
+#[async_trait]
+impl UpkeepStore for EventfulStore {
+    async fn keys_due(
+        &self,
+        kind: DueKind,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueKey>, Unavailable> {
+        let due = self.store.keys_due(kind, at, limit);
+        self.call("keys_due", due).await
+    }
+
+    async fn count_due(
+        &self,
+        kind: DueKind,
+        at: Timestamp,
+        most: usize,
+    ) -> Result<u64, Unavailable> {
+        let number = self.store.count_due(kind, at, most);
+        self.call("count_due", number).await
+    }
+
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
+        let held = self.store.keys_held(backend, after, limit);
+        self.call("keys_held", held).await
+    }
+
+    async fn take_lease(
+        &self,
+        name: &'static str,
+        now: Timestamp,
+        lease: Lease,
+    ) -> Result<bool, Unavailable> {
+        let taken = self.store.take_lease(name, now, lease);
+        self.call("take_lease", taken).await
+    }
+
+    async fn release_lease(
+        &self,
+        name: &'static str,
+        holder: LeaseHolder,
+    ) -> Result<(), Unavailable> {
+        let released = self.store.release_lease(name, holder);
+        self.call("release_lease", released).await
+    }
+
+    async fn begin_key(&self, intent: KeyIntent) -> Result<(), Unavailable> {
+        self.call("begin_key", self.store.begin_key(intent)).await
+    }
+
+    async fn open_intents(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeyIntent>, Unavailable> {
+        let open = self.store.open_intents(before, limit);
+        self.call("open_intents", open).await
+    }
+
+    async fn abandon_key(&self, key_id: KeyId) -> Result<bool, Unavailable> {
+        self.call("abandon_key", self.store.abandon_key(key_id))
+            .await
+    }
+
+    async fn end_intent(&self, key_id: KeyId) -> Result<(), Unavailable> {
+        self.call("end_intent", self.store.end_intent(key_id)).await
+    }
+}
+
+#[async_trait]
+impl HandleStore for EventfulStore {
+    async fn list_handles(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<HandlePage, Unavailable> {
+        self.call("list_handles", self.store.list_handles(after, limit))
+            .await
+    }
+
+    async fn replace_handles(
+        &self,
+        replacements: Vec<HandleReplacement>,
+    ) -> Result<u64, Unavailable> {
+        let replaced = self.store.replace_handles(replacements);
+        self.call("replace_handles", replaced).await
+    }
+
+    async fn wipe_replaced(&self) -> Result<bool, Unavailable> {
+        self.call("wipe_replaced", self.store.wipe_replaced()).await
+    }
+
+    async fn move_pin(
+        &self,
+        name: &'static str,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Vec<u8>, Unavailable> {
+        self.call("move_pin", self.store.move_pin(name, from, to))
+            .await
     }
 }
 

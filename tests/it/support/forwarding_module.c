@@ -7,6 +7,8 @@
  *   C_Sign=0x30        returns that value and does nothing
  *   C_Sign=once:0x30   the same, for one call of any function; the file is emptied first
  *   C_Sign=after:0x30  does it, and returns that value all the same
+ *   C_Sign=once-after:0x30
+ *                      the same, for one call
  *   C_Sign=hang        does not return while the line stands there
  *   hide=0x1087        the token's list lacks this mechanism
  *
@@ -92,13 +94,17 @@ static word forward(int place, const char *name, word a, word b, word c, word d,
         word done = real->functions[place](a, b, c, d, e, f, g, h);
         return done ? done : strtoul(value + 6, NULL, 0);
     }
-    if (strncmp(value, "once:", 5) == 0) {
+    if (strncmp(value, "once", 4) == 0) {
         /* Whoever empties the file is the one whose call fails. */
         char taken[512];
         snprintf(taken, sizeof taken, "%s.taken.%lx", control_file(), (word)value);
         if (rename(control_file(), taken) != 0)
             return real->functions[place](a, b, c, d, e, f, g, h);
         unlink(taken);
+        if (strncmp(value, "once-after:", 11) == 0) {
+            word done = real->functions[place](a, b, c, d, e, f, g, h);
+            return done ? done : strtoul(value + 11, NULL, 0);
+        }
         return strtoul(value + 5, NULL, 0);
     }
     return strtoul(value, NULL, 0);

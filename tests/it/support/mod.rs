@@ -15,6 +15,9 @@ pub(crate) mod renewing;
 mod service;
 mod small_disk;
 pub(crate) mod token;
+mod token_load;
+mod token_proxy;
+pub(crate) mod token_service;
 
 pub(crate) use approver::{Approver, SignedKms};
 pub(crate) use faulty_disk::FaultyDisk;
@@ -28,6 +31,9 @@ pub(crate) use random::{Random, Seed, setting};
 pub(crate) use raw::RawConnection;
 pub(crate) use service::{Answer, TestKms, config};
 pub(crate) use small_disk::SmallDisk;
+pub(crate) use token_load::{BACK_WITHIN, TokenLoad};
+pub(crate) use token_proxy::TokenProxy;
+pub(crate) use token_service::TokenService;
 
 use std::time::{Duration, Instant};
 

@@ -43,7 +43,12 @@ impl KmsProcess {
     /// Starts the binary on free ports with this data folder, and waits until it
     /// listens.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut process = Self::begin(folder, settings);
+        Self::start_as(folder, &[], settings)
+    }
+
+    /// The same with these arguments.
+    pub(crate) fn start_as(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut process = Self::begin_as(folder, arguments, settings);
         let listening = process.wait_for_line(&["listening"]);
         process.api = address(&listening, "api").expect("an address");
         process.operations = address(&listening, "operations");
@@ -53,8 +58,13 @@ impl KmsProcess {
     /// Begins to start the binary and waits for nothing: nobody knows yet where it
     /// will listen.
     pub(crate) fn begin(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::begin_as(folder, &[], settings)
+    }
+
+    fn begin_as(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let output = Output::default();
-        let (child, readers) = spawn(&mut command(folder, &[], settings), &output, &output);
+        let mut command = command(folder, arguments, settings);
+        let (child, readers) = spawn(&mut command, &output, &output);
         Self {
             child,
             api: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -12,6 +12,9 @@ const SOURCE: &str = include_str!("forwarding_module.c");
 /// Where Debian's SoftHSM is.
 pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
+/// Where Debian's p11-kit has the module that speaks to its server.
+pub(crate) const CLIENT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
+
 /// The label of the token that a [`TokenFolder`] has.
 pub(crate) const LABEL: &str = "kms-tests";
 
@@ -26,6 +29,13 @@ pub(crate) struct TokenFolder {
 impl TokenFolder {
     /// A new token.
     pub(crate) fn new() -> Self {
+        let folder = Self::without_token();
+        folder.add_token(LABEL);
+        folder
+    }
+
+    /// A place for tokens without one.
+    pub(crate) fn without_token() -> Self {
         let folder = Self {
             folder: tempfile::tempdir().expect("a folder"),
         };
@@ -35,7 +45,6 @@ impl TokenFolder {
             folder.path().join("tokens").display()
         );
         fs::write(folder.softhsm_conf(), settings).expect("written");
-        folder.add_token(LABEL);
         folder
     }
 

@@ -2,8 +2,10 @@
 
 mod anchors;
 mod grants;
+mod handles;
 mod keys;
 mod ledger;
+mod upkeep;
 mod usage;
 
 pub(super) use self::anchors::anchor;
@@ -24,6 +26,7 @@ use crate::domain::usage::UsageReservation;
 use crate::ports::data_plane::{Change, CommitError, DataPlane, KeyUseMark, Transaction};
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_store::LedgerFault;
+use crate::ports::upkeep_store::KeyIntent;
 
 /// What a test gets: the store, to be shared with tasks.
 pub(super) type Store = Arc<dyn DataPlane>;
@@ -86,6 +89,14 @@ promises! {
         a_conflict_in_a_later_change_undoes_the_earlier_ones
         pages_follow_each_other_and_filters_hold
         keys_are_counted_by_type_and_state;
+    handles:
+        a_replaced_handle_is_found_at_once_by_every_name
+        a_handle_is_replaced_only_where_it_is_still_the_old_one
+        an_erased_handle_is_neither_listed_nor_brought_back
+        a_handle_of_another_length_takes_no_place_and_none_with_it_does
+        every_handle_is_listed_once_with_what_it_belongs_to
+        of_a_replacement_and_a_revocation_at_once_the_handle_is_erased
+        a_pin_moves_from_what_it_is_and_from_nothing_else;
     anchors:
         a_scope_has_an_anchor_of_one_fingerprint_once
         every_field_of_an_anchor_reads_back
@@ -121,6 +132,14 @@ promises! {
         a_use_of_an_unknown_key_conflicts
         of_more_uses_than_are_left_exactly_those_are_kept
         everyone_who_asks_gets_the_same_counter;
+    upkeep:
+        keys_are_due_by_their_state_the_longest_due_first
+        the_secret_of_a_revoked_key_is_kept_until_it_is_erased_and_then_gone
+        a_task_is_one_holders_until_its_lease_ends
+        a_lease_from_a_clock_that_was_set_back_keeps_nobody_out
+        a_key_that_a_backend_keeps_is_stored_only_after_it_was_announced
+        a_key_that_was_given_up_is_never_stored
+        a_transaction_that_conflicts_leaves_the_announcement;
 }
 
 /// The instant at which everything here happens.
@@ -226,6 +245,14 @@ pub(super) fn use_of(record: &KeyRecord, reservation: UsageReservation) -> Trans
 }
 
 pub(super) async fn insert(store: &dyn DataPlane, key: StoredKey) {
+    if key.record.backend.keeps_keys() {
+        let intent = KeyIntent {
+            key_id: key.record.key_id,
+            backend: key.record.backend,
+            begun_at: now(),
+        };
+        store.begin_key(intent).await.expect("announced");
+    }
     store
         .commit(changes(vec![Change::InsertKey(key)]))
         .await

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_ite
 use super::fault::StoreFault;
 use super::ledger::rows;
 use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
-use super::{anchors, grants};
+use super::{anchors, grants, upkeep};
 use crate::adapters::data_plane::spent_grants::forgettable_before;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyAlias, KeyId};
@@ -271,6 +271,10 @@ impl<'a> Batch<'a> {
             return Err(Refusal::Conflict(Conflict::KeyChanged));
         }
         self.require_free_alias(record)?;
+        if record.backend.keeps_keys() {
+            let announced = upkeep::fulfil_intent(self.connection, record.key_id)?;
+            require(announced, Conflict::GivenUp)?;
+        }
         let slot = self
             .connection
             .prepare_cached(INSERT_KEY)?

@@ -24,6 +24,8 @@ pub(super) enum StoreFault {
     ReadDeadlinePassed(Duration),
     #[error("a read was cut off")]
     ReadCutOff,
+    #[error("nothing is pinned to {0}")]
+    NotPinned(&'static str),
     #[error("the ledger has not begun")]
     LedgerNotBegun,
     #[error("the ledger does not verify")]

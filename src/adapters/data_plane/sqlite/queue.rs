@@ -10,10 +10,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::fault::StoreFault;
 use crate::domain::ids::KeyId;
+use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageCounter;
 use crate::ports::data_plane::{CommitError, Transaction, Unavailable};
+use crate::ports::handle_store::HandleReplacement;
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::LedgerFault;
+use crate::ports::upkeep_store::{KeyIntent, Lease, LeaseHolder};
 
 /// Where an answer goes; closed once nobody waits for it.
 pub(super) type Answer<T, E = Unavailable> = oneshot::Sender<Result<T, E>>;
@@ -30,8 +33,36 @@ pub(super) enum Job {
     HandOver(Answer<()>),
     /// Pin a value to a name.
     Pin(&'static str, Vec<u8>, Answer<Vec<u8>>),
+    /// Something for upkeep.
+    Upkeep(UpkeepJob),
+    /// Something with handles.
+    Handles(HandleJob),
     /// Write and read back.
     Probe(Answer<()>),
+}
+
+/// What there is to do for upkeep.
+pub(super) enum UpkeepJob {
+    /// Take a task on.
+    TakeLease(&'static str, Timestamp, Lease, Answer<bool>),
+    /// Leave a task to others.
+    ReleaseLease(&'static str, LeaseHolder, Answer<()>),
+    /// Announce a key.
+    BeginKey(KeyIntent, Answer<()>),
+    /// Give an announced key up.
+    AbandonKey(KeyId, Answer<bool>),
+    /// Forget a key that was given up.
+    EndIntent(KeyId, Answer<()>),
+}
+
+/// What there is to do with handles that are replaced.
+pub(super) enum HandleJob {
+    /// Replace them.
+    Replace(Vec<HandleReplacement>, Answer<u64>),
+    /// Leave nothing of the old ones on the disk.
+    WipeReplaced(Answer<bool>),
+    /// Move a pin from one value to another.
+    MovePin(&'static str, Vec<u8>, Vec<u8>, Answer<Vec<u8>>),
 }
 
 /// A transaction and who waits for it.

@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::fault::StoreFault;
 use super::open;
-use super::rows::{counted, key_columns, parsed, read_key, read_record};
-use crate::domain::ids::{KeyId, KeyRef};
-use crate::domain::key::{HsmBackendName, StoredKey};
+use super::rows::{counted, key_columns, read_key, read_record};
+use crate::domain::ids::KeyRef;
+use crate::domain::key::StoredKey;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::{KeyPage, KeyQuery, LineQuery};
 
@@ -225,39 +225,6 @@ pub(super) fn list_line(connection: &Connection, query: &LineQuery) -> rusqlite:
     let has_more = keys.len() > query.limit;
     keys.truncate(query.limit);
     Ok(KeyPage { keys, has_more })
-}
-
-/// The keys of all scopes that a backend is to hold.
-pub(super) fn keys_held(
-    connection: &Connection,
-    backend: HsmBackendName,
-    after: Option<KeyId>,
-    limit: usize,
-) -> rusqlite::Result<Vec<(KeyId, Scope)>> {
-    // Every id is after the empty one.
-    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
-    connection
-        .prepare_cached(
-            "SELECT key_id, tenant_id, environment, plane FROM keys \
-             WHERE key_id > ?1 AND backend = ?2 AND key_state <> 'destroyed' \
-             ORDER BY key_id LIMIT ?3",
-        )?
-        .query_map(
-            params![
-                after,
-                backend.as_str(),
-                i64::try_from(limit).unwrap_or(i64::MAX)
-            ],
-            |row| {
-                let scope = Scope {
-                    tenant_id: parsed(row, 1)?,
-                    environment: parsed(row, 2)?,
-                    plane: parsed(row, 3)?,
-                };
-                Ok((KeyId::from_bytes(row.get(0)?), scope))
-            },
-        )?
-        .collect()
 }
 
 /// The number of trust anchors.

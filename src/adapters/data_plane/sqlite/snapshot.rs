@@ -170,7 +170,7 @@ pub fn look_at(database: &Path, how: Thoroughness) -> Result<StoreSummary, Snaps
     }
 }
 
-fn open_existing(database: &Path) -> Result<Connection, SnapshotFault> {
+pub(super) fn open_existing(database: &Path) -> Result<Connection, SnapshotFault> {
     let fault = |fault: OpenError| match fault {
         OpenError::Sqlite { path, source }
             if source.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) =>

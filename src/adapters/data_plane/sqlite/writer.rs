@@ -2,7 +2,9 @@
 //! commits all of it at once, and answers only then. What is kept in memory
 //! changes after a commit and before its answers.
 
+mod handles;
 mod ledger;
+mod upkeep;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -117,6 +119,13 @@ impl Writer {
                     Job::Pin(name, value, answer) => {
                         let _ = answer.send(self.pin(name, &value).map_err(unavailable));
                     }
+                    Job::Upkeep(job) => {
+                        // What was queued before it comes before it: a key that is given up
+                        // must not be stored by what was not looked at yet.
+                        self.commit(std::mem::take(&mut commits));
+                        self.do_upkeep(job);
+                    }
+                    Job::Handles(job) => self.do_with_handles(job),
                     Job::Probe(answer) => probes.push(answer),
                 }
             }

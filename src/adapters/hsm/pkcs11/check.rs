@@ -118,16 +118,16 @@ impl Report {
         drop(visit);
         let abilities = Abilities::of(&mechanisms);
         let generation = Generation::new(library, epoch, 0, token, abilities, false);
-        let session = TokenSession::of(session, Arc::new(generation));
+        let logged_in = TokenSession::of(session, Arc::new(generation));
         for key_type in KeyType::ALL {
-            self.round_trip(&session, key_type);
+            self.round_trip(&logged_in.generation, key_type);
         }
         Some(())
     }
 
     /// Makes a key in the token, uses it each way, and destroys it.
-    fn round_trip(&mut self, session: &TokenSession, key_type: KeyType) {
-        let algorithms = session.generation.abilities.algorithms(key_type);
+    fn round_trip(&mut self, generation: &Arc<Generation>, key_type: KeyType) {
+        let algorithms = generation.abilities.algorithms(key_type);
         if algorithms.is_empty() {
             self.note(&format!(
                 "{key_type}: such keys cannot be made in this token"
@@ -135,8 +135,10 @@ impl Report {
             return;
         }
         let key_id = KeyId::generate();
-        let tried = try_out(session, key_type, key_id, &algorithms);
-        let destroyed = session.destroy(key_id);
+        // Each in a session of its own: what failed may be left half done.
+        let session = || TokenSession::open(generation);
+        let tried = session().and_then(|session| try_out(&session, key_type, key_id, &algorithms));
+        let destroyed = session().and_then(|session| session.destroy(key_id));
         match tried {
             Ok(()) => {
                 let names: Vec<&str> = algorithms.iter().map(|one| one.as_str()).collect();

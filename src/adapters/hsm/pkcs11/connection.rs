@@ -28,6 +28,9 @@ pub(super) struct Connector {
     name: TokenName,
     current: ArcSwapOption<Generation>,
     attempts: Mutex<Attempts>,
+    /// A PIN for the next attempt. Apart from the attempts, whose lock is held for as
+    /// long as one takes.
+    renewed_pin: Mutex<Option<Arc<SecretBytes>>>,
 }
 
 struct Attempts {
@@ -59,6 +62,7 @@ impl Connector {
                 serial: None,
                 number: 0,
             }),
+            renewed_pin: Mutex::default(),
         }
     }
 
@@ -74,13 +78,22 @@ impl Connector {
     /// [`CallFault::PinRefused`].
     pub(super) fn session(&self) -> Result<TokenSession, CallFault> {
         if let Some(generation) = self.current() {
-            return self.open(&generation);
+            match self.open(&generation) {
+                // There was nothing but the login to lose.
+                Err(CallFault::SessionLost(_)) => {}
+                opened => return opened,
+            }
         }
         let mut attempts = self.lock();
         // Somebody may have connected while this one waited.
         if let Some(generation) = self.current() {
             drop(attempts);
             return self.open(&generation);
+        }
+        if let Some(pin) = self.renewed_pin().take() {
+            attempts.pin = pin;
+            attempts.pin_refused = None;
+            attempts.not_before = Instant::now();
         }
         if let Some(why) = &attempts.pin_refused {
             return Err(CallFault::TokenAway(TokenError::Away(why.clone())));
@@ -132,16 +145,21 @@ impl Connector {
         }
         // Whoever holds this is trying already.
         self.attempts.try_lock().is_ok_and(|attempts| {
-            attempts.pin_refused.is_none() && Instant::now() >= attempts.not_before
+            self.renewed_pin().is_some()
+                || attempts.pin_refused.is_none() && Instant::now() >= attempts.not_before
         })
     }
 
-    /// Lets the token be asked again, with this PIN.
+    /// Lets the token be asked again, with this PIN. Waits for no attempt.
     pub(super) fn renew_pin(&self, pin: Arc<SecretBytes>) {
-        let mut attempts = self.lock();
-        attempts.pin = pin;
-        attempts.pin_refused = None;
-        attempts.not_before = Instant::now();
+        *self.renewed_pin() = Some(pin);
+    }
+
+    fn renewed_pin(&self) -> MutexGuard<'_, Option<Arc<SecretBytes>>> {
+        // It is there or not, whoever panicked elsewhere.
+        self.renewed_pin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connect(&self, attempts: &mut Attempts) -> Result<TokenSession, CallFault> {

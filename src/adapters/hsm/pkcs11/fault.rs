@@ -27,6 +27,15 @@ pub(super) enum CallFault {
 }
 
 impl CallFault {
+    /// The same fault of a call whose earlier steps have left something behind: it was
+    /// not without effect, whatever the token says of the last step.
+    pub(super) fn after_an_effect(self) -> Self {
+        match self {
+            Self::SessionLost(error) => Self::TokenAway(error),
+            other => other,
+        }
+    }
+
     /// The fault as those who called learn it.
     pub(super) fn into_answer(self) -> HsmError {
         match self {

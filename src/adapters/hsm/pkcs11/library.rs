@@ -11,13 +11,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
+use std::time::Duration;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 
 use super::fault::TokenError;
+use super::turns::Turns;
 
 static LOADED: LazyLock<Mutex<HashMap<PathBuf, Arc<Library>>>> = LazyLock::new(Mutex::default);
+
+/// How long making a key takes at the worst, on a machine with other work.
+const LONGEST_TURN: Duration = Duration::from_secs(2);
 
 /// A module that is loaded and initialized.
 pub(super) struct Library {
@@ -27,7 +32,7 @@ pub(super) struct Library {
     /// Read by every call, written while the module is initialized anew.
     calls: RwLock<()>,
     /// Held while objects are looked for, made and destroyed; see `quirks`.
-    pub(super) objects: RwLock<()>,
+    pub(super) objects: Turns,
 }
 
 /// The right to call the module, for as long as it lives.
@@ -55,7 +60,7 @@ impl Library {
             pkcs11,
             epoch: AtomicU64::new(1),
             calls: RwLock::new(()),
-            objects: RwLock::new(()),
+            objects: Turns::new(LONGEST_TURN),
         });
         loaded.insert(path.to_owned(), Arc::clone(&library));
         Ok(library)

@@ -18,6 +18,7 @@ mod quirks;
 mod session;
 mod templates;
 mod token;
+mod turns;
 mod workers;
 
 use std::collections::HashSet;
@@ -71,7 +72,7 @@ pub struct Pkcs11Settings {
 pub struct Pkcs11Hsm {
     workers: Workers,
     public_keys: PublicKeys,
-    /// Making a key takes long: some sessions stay free of it.
+    /// Keys are made one after the other: whoever waits for that takes no session.
     making: Semaphore,
     deadline: Duration,
 }
@@ -83,7 +84,7 @@ impl Pkcs11Hsm {
         Self {
             workers: Workers::start(connector, settings.sessions, clock),
             public_keys: PublicKeys::new(PARSED_PUBLIC_KEYS),
-            making: Semaphore::new((settings.sessions / 2).max(1)),
+            making: Semaphore::new(1),
             deadline: settings.deadline,
         }
     }

@@ -21,7 +21,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::HsmBackendName;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretBytes;
-use crate::ports::hsm::{Encrypted, GeneratedKey, HsmError, HsmFault, Nonce};
+use crate::ports::hsm::{Claim, Encrypted, GeneratedKey, HsmError, HsmFault, Nonce};
 
 /// What a key proves itself with.
 const PROOF_MESSAGE: &[u8] = b"kms token key proof v1";
@@ -55,7 +55,7 @@ impl TokenSession {
         scope: &Scope,
     ) -> Result<GeneratedKey, CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_write(&self.generation.library)?;
+        let _turn = quirks::turn_to_write(&self.generation.library, self.due.get())?;
         let label = templates::label(scope);
         let (secret, public) = templates::make(session, key_type, key_id, &label, Lifetime::Token)?;
         let proven = templates::require_kept_inside(session, secret)
@@ -63,9 +63,13 @@ impl TokenSession {
         let (public_key, proof) = match proven {
             Ok(proven) => proven,
             Err(fault) => {
-                // Whatever is left of it is found by its id later.
-                let _ = destroy(session, key_id);
-                return Err(fault);
+                // In a session that is not in the midst of anything. Whatever is left
+                // of the key is found by its id later.
+                let _ = Self::open(&self.generation).and_then(|fresh| {
+                    let (_visit, session) = fresh.enter()?;
+                    destroy(session, key_id)
+                });
+                return Err(fault.after_an_effect());
             }
         };
         let handle = TokenHandle {
@@ -77,6 +81,7 @@ impl TokenSession {
             backend: HsmBackendName::Pkcs11,
             handle: handle.encode(),
             public_key,
+            claim: Claim::default(),
         })
     }
 
@@ -224,11 +229,18 @@ impl TokenSession {
         match open(session, object, nonce, aad, ciphertext) {
             Ok(plaintext) => Ok(Some(plaintext)),
             Err(NotOpened::Ciphertext) => Ok(None),
-            // A token that does a round of work now is well, and meant the ciphertext.
-            Err(NotOpened::Unclear(fault)) => match self.test_round(session) {
-                Ok(()) => Ok(None),
-                Err(_) => Err(fault),
-            },
+            Err(NotOpened::Unclear(fault)) => {
+                if self.test_round(session).is_err() {
+                    return Err(fault);
+                }
+                // A token that does a round of work now is well. It may have been
+                // unwell before: only what it says now is about the ciphertext.
+                match open(session, object, nonce, aad, ciphertext) {
+                    Ok(plaintext) => Ok(Some(plaintext)),
+                    Err(NotOpened::Ciphertext | NotOpened::Unclear(_)) => Ok(None),
+                    Err(NotOpened::Failed(fault)) => Err(fault),
+                }
+            }
             Err(NotOpened::Failed(fault)) => Err(fault),
         }
     }
@@ -276,10 +288,11 @@ impl TokenSession {
     /// As the token's; some objects may then be left.
     pub(super) fn destroy(&self, key_id: KeyId) -> Result<(), CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_write(&self.generation.library)?;
+        let _turn = quirks::turn_to_write(&self.generation.library, self.due.get())?;
         let destroyed = destroy(session, key_id);
         self.generation.forget(key_id);
-        destroyed
+        // What could not be seen was not destroyed.
+        destroyed.and_then(|()| self.require_login())
     }
 
     /// The ids of the keys in the token, ours and whoever's have one of that form.
@@ -288,8 +301,10 @@ impl TokenSession {
     /// As the token's.
     pub(super) fn inventory(&self) -> Result<Vec<KeyId>, CallFault> {
         let (_visit, session) = self.enter()?;
-        let _turn = quirks::turn_to_look(&self.generation.library)?;
-        templates::read_ids(session)
+        let _turn = quirks::turn_to_look(&self.generation.library, self.due.get())?;
+        let ids = templates::read_ids(session)?;
+        self.require_login()?;
+        Ok(ids)
     }
 
     /// Makes a round trip with a key of this session's own.

@@ -1,17 +1,13 @@
 //! What modules do differently from the standard, each in its one place.
 
-use std::sync::{RwLockReadGuard, RwLockWriteGuard, TryLockError, TryLockResult};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 
 use super::fault::{CallFault, TokenError};
 use super::library::Library;
-
-/// How long anybody waits for a turn. Whoever has it may hang.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+use super::turns::{NoTurn, Turn};
 
 /// The turn to make or destroy objects of the token. SoftHSM 2.6 reads its folder of
 /// objects anew while another thread writes there, and then one of the two fails with
@@ -19,36 +15,21 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// once disturb. Hardware does such work one after the other anyway.
 ///
 /// # Errors
-/// [`CallFault::Answered`] after two seconds.
-pub(super) fn turn_to_write(library: &Library) -> Result<RwLockWriteGuard<'_, ()>, CallFault> {
-    wait_for(|| library.objects.try_write())
+/// [`CallFault::Answered`] when it does not come by `due`.
+pub(super) fn turn_to_write(library: &Library, due: Instant) -> Result<Turn<'_>, CallFault> {
+    library.objects.write(due).map_err(late)
 }
 
 /// The turn to look for objects of the token.
 ///
 /// # Errors
 /// As for [`turn_to_write`].
-pub(super) fn turn_to_look(library: &Library) -> Result<RwLockReadGuard<'_, ()>, CallFault> {
-    wait_for(|| library.objects.try_read())
+pub(super) fn turn_to_look(library: &Library, due: Instant) -> Result<Turn<'_>, CallFault> {
+    library.objects.look(due).map_err(late)
 }
 
-fn wait_for<G>(turn: impl Fn() -> TryLockResult<G>) -> Result<G, CallFault> {
-    // The standard library's locks know no deadline.
-    let until = Instant::now() + LONGEST_WAIT;
-    loop {
-        match turn() {
-            Ok(turn) => return Ok(turn),
-            // It guards an order and no data.
-            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            Err(TryLockError::WouldBlock) => {
-                let late = CallFault::TokenAway(TokenError::Late).into_answer();
-                return Err(CallFault::Answered(late));
-            }
-        }
-    }
+fn late(_: NoTurn) -> CallFault {
+    CallFault::Answered(CallFault::TokenAway(TokenError::Late).into_answer())
 }
 
 /// Whether a failed decryption may be about the ciphertext. The standard has

@@ -1,11 +1,12 @@
 //! One connection to the token, and the sessions opened under it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::Session;
+use cryptoki::session::{Session, SessionState};
 
 use super::fault::{CallFault, TokenError};
 use super::handle::TokenHandle;
@@ -23,6 +24,9 @@ use crate::ports::hsm::HsmFault;
 
 /// Keys whose objects are remembered: about 200 bytes each.
 const REMEMBERED_OBJECTS: usize = 100_000;
+
+/// How long calls may take where nobody says.
+const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A connection: from a login until the token is lost. What was found under it, its
 /// sessions and the handles of its objects, means nothing under the next one.
@@ -86,6 +90,8 @@ pub(super) struct TokenSession {
     session: Option<Session>,
     pub(super) generation: Arc<Generation>,
     pub(super) test_key: RefCell<Option<TestKey>>,
+    /// By when the call that is being made should have ended.
+    pub(super) due: Cell<Instant>,
 }
 
 impl TokenSession {
@@ -101,7 +107,10 @@ impl TokenSession {
         let session = visit
             .pkcs11
             .open_rw_session_no_drop(generation.token.slot)?;
-        Ok(Self::of(session, Arc::clone(generation)))
+        let opened = Self::of(session, Arc::clone(generation));
+        opened.require_login()?;
+        drop(visit);
+        Ok(opened)
     }
 
     /// A session that is open.
@@ -110,6 +119,23 @@ impl TokenSession {
             session: Some(session),
             generation,
             test_key: RefCell::new(None),
+            due: Cell::new(Instant::now() + UNTOLD),
+        }
+    }
+
+    /// The login ends with the last session (PKCS#11 v3.1 §5.6.8), and whenever
+    /// anybody in this process logs out. Without it secrets are not refused but
+    /// simply not found: that they are not there means nothing before this was asked.
+    ///
+    /// # Errors
+    /// [`CallFault::SessionLost`] without a login; as the token's.
+    pub(super) fn require_login(&self) -> Result<(), CallFault> {
+        let (_visit, session) = self.enter()?;
+        match session.get_session_info()?.session_state() {
+            SessionState::RwUser => Ok(()),
+            _ => Err(CallFault::SessionLost(TokenError::Away(
+                "the session is no longer logged in".to_owned(),
+            ))),
         }
     }
 
@@ -185,12 +211,15 @@ impl TokenSession {
             return Ok(known);
         }
         let ticket = found.begin_fill();
-        let _turn = quirks::turn_to_look(&self.generation.library)?;
+        let _turn = quirks::turn_to_look(&self.generation.library, self.due.get())?;
         let template = templates::find_secret(key_id, key.key_type);
         let objects = session.find_objects(&template)?;
         let object = match objects[..] {
             [object] => object,
-            [] => return Err(HsmFault::Missing.into()),
+            [] => {
+                self.require_login()?;
+                return Err(HsmFault::Missing.into());
+            }
             _ => {
                 tracing::error!(%key_id, objects = objects.len(), "one key id, several objects");
                 return Err(HsmFault::Ambiguous.into());

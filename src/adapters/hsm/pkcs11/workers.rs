@@ -290,6 +290,7 @@ impl Office {
                 self.connector.session()?
             }
         };
+        open.due.set(call.expires_at());
         let attempted = call.attempt(&open);
         match &attempted {
             Ok(()) | Err(CallFault::Answered(_) | CallFault::StaleHandle(_)) => {

@@ -56,6 +56,21 @@ impl KeyEncryptionKey {
         Ok(kek)
     }
 
+    /// Copies a key from a file that the operator names to a file of the service's
+    /// own, as [`KeyEncryptionKey::create`] makes one; `None` when there is none to
+    /// copy.
+    ///
+    /// # Errors
+    /// [`KekFault`]; a file that is there stays as it was.
+    pub fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Option<Self>, KekFault> {
+        let Some(secret) = secret_file::load(from.as_ref(), LaidOutBy::Operator)? else {
+            return Ok(None);
+        };
+        let kek = Self::derive(secret.expose()).map_err(KekFault::Library)?;
+        secret_file::create(to.as_ref(), &secret)?;
+        Ok(Some(kek))
+    }
+
     /// The id in hexadecimal: 16 digits that tell one key from another and
     /// reveal nothing of either.
     pub fn id(&self) -> String {
@@ -90,7 +105,8 @@ pub enum KekFault {
     Library(#[source] HsmFault),
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as [`KeyEncryptionKey::id`] writes them.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

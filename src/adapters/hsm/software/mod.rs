@@ -10,6 +10,7 @@ mod cpu_pool;
 mod derivation;
 mod engine;
 pub mod kek;
+pub mod ring;
 pub mod seal;
 mod vault;
 
@@ -22,12 +23,13 @@ use self::aead::fresh_nonce;
 use self::cpu_pool::CpuPool;
 use self::engine::ParsedKey;
 use self::kek::KeyEncryptionKey;
+use self::ring::KekRing;
 use self::seal::SecretBinding;
 use self::vault::Vault;
 use super::public_key::PublicKeys;
 use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::ids::KeyId;
-use crate::domain::key::HsmBackendName;
+use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
 use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
 use crate::domain::scope::{Environment, Plane, Scope};
@@ -113,11 +115,66 @@ impl Place {
 impl SoftwareHsm {
     /// A software HSM whose secrets are sealed under this key-encryption key.
     pub fn new(kek: KeyEncryptionKey, settings: SoftwareHsmSettings) -> Self {
+        Self::with_ring(KekRing::of(kek), settings)
+    }
+
+    /// A software HSM whose secrets are sealed under any of these key-encryption
+    /// keys, and new ones under the first.
+    pub fn with_ring(ring: KekRing, settings: SoftwareHsmSettings) -> Self {
         Self {
-            vault: Arc::new(Vault::new(kek, settings.parsed_keys)),
+            vault: Arc::new(Vault::new(ring, settings.parsed_keys)),
             public_keys: PublicKeys::new(settings.parsed_keys),
             pool: CpuPool::new(settings.cores),
         }
+    }
+
+    /// From now on this key-encryption key seals; those that were in use go on
+    /// opening what they sealed. Nobody who uses a key waits.
+    pub fn seal_with(&self, kek: KeyEncryptionKey) {
+        self.vault.seal_with(kek);
+    }
+
+    /// The id of the key-encryption key that seals.
+    pub fn sealing_id(&self) -> String {
+        self.vault.sealing_id()
+    }
+
+    /// Whether a secret is sealed under the key that seals.
+    pub fn is_sealed_anew(&self, handle: &KeyHandle) -> bool {
+        self.vault.is_sealed_anew(handle)
+    }
+
+    /// Seals secrets anew under the key that seals, in the CPU pool. For each, in
+    /// their order: the handle to put in the old one's place, as long as that;
+    /// `None` for one that is sealed so already; or why it cannot be.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] when the runtime shuts down.
+    pub async fn reseal(
+        &self,
+        sealed: Vec<(SecretBinding, KeyHandle)>,
+    ) -> Result<Vec<Result<Option<KeyHandle>, HsmFault>>, HsmError> {
+        let vault = Arc::clone(&self.vault);
+        self.pool
+            .run(move || {
+                sealed
+                    .iter()
+                    .map(|(binding, handle)| vault.reseal(binding, handle))
+                    .collect()
+            })
+            .await
+    }
+
+    /// Whether a store may still come to take a key that was sealed, before it
+    /// was replaced, under a key which no longer seals.
+    pub fn has_unsettled(&self) -> bool {
+        self.vault.has_unsettled()
+    }
+
+    /// Forgets every key-encryption key but the one that seals: what is sealed
+    /// under another does not open from now on.
+    pub fn forget_other_keks(&self) {
+        self.vault.forget_others();
     }
 
     /// Does something with a permitted key, which is opened first, in the same

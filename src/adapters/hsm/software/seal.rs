@@ -14,7 +14,8 @@
 //! bytes.
 
 use super::aead::{TAG_LEN, fresh_nonce};
-use super::kek::{KEK_ID_LEN, KeyEncryptionKey};
+use super::kek::{self, KEK_ID_LEN, KeyEncryptionKey};
+use super::ring::KekRing;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHandle, KeyRecord};
@@ -25,7 +26,10 @@ use crate::ports::hsm::{HsmFault, Nonce};
 const VERSION: u8 = 1;
 const FORMAT_NAME: &str = "kms sealed secret v1";
 const NONCE_LEN: usize = size_of::<Nonce>();
-const HEADER_LEN: usize = 1 + KEK_ID_LEN + NONCE_LEN;
+const HEADER_LEN: usize = BEGINNING_LEN + NONCE_LEN;
+
+/// So many bytes of a sealed secret tell what it is sealed under.
+pub const BEGINNING_LEN: usize = 1 + KEK_ID_LEN;
 
 /// What a sealed secret belongs to, and opens for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,12 +101,12 @@ pub fn seal(
     Ok(KeyHandle::from_bytes(sealed))
 }
 
-/// Opens a sealed secret for what it is bound to.
+/// Opens a sealed secret for what it is bound to, with the key that it names.
 ///
 /// # Errors
 /// [`SealFault`].
 pub(super) fn open(
-    kek: &KeyEncryptionKey,
+    ring: &KekRing,
     binding: &SecretBinding,
     handle: &KeyHandle,
 ) -> Result<SecretBytes, SealFault> {
@@ -110,19 +114,28 @@ pub(super) fn open(
     if sealed.len() < HEADER_LEN + TAG_LEN {
         return Err(SealFault::Malformed);
     }
-    let (version, rest) = sealed.split_at(1);
-    let (kek_id, rest) = rest.split_at(KEK_ID_LEN);
+    let (beginning, rest) = sealed.split_at(BEGINNING_LEN);
     let (nonce, ciphertext) = rest.split_at(NONCE_LEN);
-    if version != [VERSION] {
-        return Err(SealFault::Malformed);
-    }
-    if kek_id != kek.id_bytes() {
-        return Err(SealFault::ForeignKek);
-    }
+    let kek_id = kek_id(beginning).ok_or(SealFault::Malformed)?;
+    let kek = ring.opening(kek_id).ok_or(SealFault::ForeignKek)?;
     let nonce = Nonce::try_from(nonce).map_err(|_| SealFault::Malformed)?;
     kek.sealing_key()
         .open(nonce, &binding.associated_data(), ciphertext)
         .ok_or(SealFault::Broken)
+}
+
+/// The id of the key-encryption key that a secret is sealed under, from the
+/// secret or from its first [`BEGINNING_LEN`] bytes, as
+/// [`KeyEncryptionKey::id`] has it; `None` for what is no sealed secret of a
+/// known version.
+pub fn sealed_under(sealed: &[u8]) -> Option<String> {
+    kek_id(sealed).map(kek::hexadecimal)
+}
+
+/// The same in bytes.
+pub(super) fn kek_id(sealed: &[u8]) -> Option<&[u8]> {
+    let beginning = sealed.get(..BEGINNING_LEN)?;
+    beginning.strip_prefix(&[VERSION])
 }
 
 /// Why a sealed secret does not open.
@@ -148,6 +161,10 @@ mod tests {
         KeyEncryptionKey::derive(&[byte; 32]).expect("derives")
     }
 
+    fn ring(byte: u8) -> KekRing {
+        KekRing::of(kek(byte))
+    }
+
     fn binding() -> SecretBinding {
         SecretBinding {
             key_id: KeyId::from_bytes([1; 16]),
@@ -166,12 +183,12 @@ mod tests {
     }
 
     fn fault(binding: &SecretBinding) -> Option<SealFault> {
-        open(&kek(1), binding, &sealed()).err()
+        open(&ring(1), binding, &sealed()).err()
     }
 
     #[test]
     fn a_sealed_secret_opens_for_what_it_is_bound_to() {
-        let opened = open(&kek(1), &binding(), &sealed()).expect("opens");
+        let opened = open(&ring(1), &binding(), &sealed()).expect("opens");
         assert_eq!(opened.expose(), b"thirty-two bytes, as it happens.");
         assert_eq!(sealed().as_bytes()[0], VERSION);
         assert_ne!(sealed(), sealed(), "each under its own nonce");
@@ -183,7 +200,7 @@ mod tests {
                     8yAFd7be2UoeKtSRx3SzoUz9aV1pCxzmIVbM";
         let blob = crate::domain::binary::Base64Bytes::decode(blob).expect("base64");
         let handle = KeyHandle::from_bytes(blob.into_bytes().to_vec());
-        let opened = open(&kek(1), &binding(), &handle).expect("opens");
+        let opened = open(&ring(1), &binding(), &handle).expect("opens");
         assert_eq!(opened.expose(), b"thirty-two bytes, as it happens.");
     }
 
@@ -237,7 +254,7 @@ mod tests {
             .seal([0; NONCE_LEN], &unnamed, b"secret")
             .expect("seals");
         let blob = [&[VERSION][..], kek.id_bytes(), &[0; NONCE_LEN], &ciphertext].concat();
-        let opened = open(&kek, &binding(), &KeyHandle::from_bytes(blob));
+        let opened = open(&KekRing::of(kek), &binding(), &KeyHandle::from_bytes(blob));
         assert_eq!(opened.err(), Some(SealFault::Broken));
     }
 
@@ -261,13 +278,13 @@ mod tests {
 
     #[test]
     fn it_does_not_open_under_another_key_encryption_key() {
-        let opened = open(&kek(2), &binding(), &sealed());
+        let opened = open(&ring(2), &binding(), &sealed());
         assert_eq!(opened.err(), Some(SealFault::ForeignKek));
 
         // Nor when the blob claims that it was sealed under that one.
         let mut forged = sealed().as_bytes().to_vec();
         forged[1..=KEK_ID_LEN].copy_from_slice(kek(2).id_bytes());
-        let opened = open(&kek(2), &binding(), &KeyHandle::from_bytes(forged));
+        let opened = open(&ring(2), &binding(), &KeyHandle::from_bytes(forged));
         assert_eq!(opened.err(), Some(SealFault::Broken));
     }
 
@@ -277,11 +294,11 @@ mod tests {
         for position in 0..sealed.len() {
             let mut altered = sealed.clone();
             altered[position] ^= 1;
-            assert!(open(&kek(1), &binding(), &KeyHandle::from_bytes(altered)).is_err());
+            assert!(open(&ring(1), &binding(), &KeyHandle::from_bytes(altered)).is_err());
             let cut = KeyHandle::from_bytes(sealed[..position].to_vec());
-            assert!(open(&kek(1), &binding(), &cut).is_err());
+            assert!(open(&ring(1), &binding(), &cut).is_err());
         }
         let longer = KeyHandle::from_bytes([&sealed[..], &[0]].concat());
-        assert!(open(&kek(1), &binding(), &longer).is_err());
+        assert!(open(&ring(1), &binding(), &longer).is_err());
     }
 }

@@ -5,22 +5,26 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
+
 use super::engine::{NewSecret, ParsedKey};
 use super::kek::KeyEncryptionKey;
+use super::ring::KekRing;
 use super::seal::{self, SecretBinding};
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle, KeyRecord};
-use crate::ports::hsm::{GeneratedKey, HsmFault};
+use crate::domain::secret::SecretBytes;
+use crate::ports::hsm::{Claim, GeneratedKey, HsmFault};
 
 /// How many erased keys are remembered. A use that was permitted before its key
 /// was erased ends within the deadline of its request, long before so many others
 /// are erased.
 const ERASED_REMEMBERED: usize = 65_536;
 
-/// The key-encryption key, and the keys that it has opened lately.
+/// The key-encryption keys, and the keys that they have opened lately.
 pub(super) struct Vault {
-    kek: KeyEncryptionKey,
+    ring: ArcSwap<KekRing>,
     ready: CoherentCache<KeyId, Arc<ReadyKey>>,
     erased: Mutex<RecentlyErased>,
 }
@@ -33,9 +37,9 @@ pub(super) struct ReadyKey {
 
 impl Vault {
     /// Keeps at most `capacity` keys ready, an RSA key taking about 8 KiB.
-    pub(super) fn new(kek: KeyEncryptionKey, capacity: usize) -> Self {
+    pub(super) fn new(ring: KekRing, capacity: usize) -> Self {
         Self {
-            kek,
+            ring: ArcSwap::from_pointee(ring),
             ready: CoherentCache::new(capacity),
             erased: Mutex::default(),
         }
@@ -71,7 +75,7 @@ impl Vault {
         if self.lock_erased().contains(&binding.key_id) {
             return Err(HsmFault::SealBroken);
         }
-        let ready = Arc::new(self.unseal(binding.clone(), handle)?);
+        let ready = Arc::new(unseal(&self.ring.load(), binding.clone(), handle)?);
         self.ready.fill(ticket, binding.key_id, Arc::clone(&ready));
         Ok(ready)
     }
@@ -92,13 +96,16 @@ impl Vault {
         binding: SecretBinding,
         new: NewSecret,
     ) -> Result<GeneratedKey, HsmFault> {
-        let handle = seal::seal(&self.kek, &binding, &new.secret)?;
-        let stored = self.unseal(binding, &handle)?;
+        let ring = self.ring.load_full();
+        let kek = Arc::clone(ring.sealing());
+        let handle = seal::seal(&kek, &binding, &new.secret)?;
+        let stored = unseal(&ring, binding, &handle)?;
         new.prove(&stored.key)?;
         Ok(GeneratedKey {
             backend: HsmBackendName::Software,
             handle,
             public_key: new.public_key,
+            claim: Claim::on(kek),
         })
     }
 
@@ -109,26 +116,97 @@ impl Vault {
         self.ready.invalidate(&key_id);
     }
 
-    fn unseal(&self, binding: SecretBinding, handle: &KeyHandle) -> Result<ReadyKey, HsmFault> {
-        let secret = seal::open(&self.kek, &binding, handle).map_err(|fault| {
-            // The port's error has no room for the reason, and whoever restores a
-            // backup with the wrong key needs it.
-            tracing::error!(
-                key_id = %binding.key_id,
-                kek_id = %self.kek.id(),
-                reason = %fault,
-                "a sealed secret does not open"
-            );
-            HsmFault::SealBroken
-        })?;
-        let key = ParsedKey::parse(binding.key_type, &secret)?;
-        Ok(ReadyKey { binding, key })
+    /// Seals a secret anew under the key that seals; `None` where it is already.
+    /// What comes of it is as long as before, and was opened again.
+    ///
+    /// # Errors
+    /// [`HsmFault::SealBroken`] when it does not open; [`HsmFault::Refused`].
+    pub(super) fn reseal(
+        &self,
+        binding: &SecretBinding,
+        handle: &KeyHandle,
+    ) -> Result<Option<KeyHandle>, HsmFault> {
+        let ring = self.ring.load_full();
+        if is_sealed_by(ring.sealing(), handle) {
+            return Ok(None);
+        }
+        let secret = open_sealed(&ring, binding, handle)?;
+        let anew = seal::seal(ring.sealing(), binding, &secret)?;
+        // The one copy there is will be overwritten by this.
+        let proof = open_sealed(&ring, binding, &anew)?;
+        if proof.expose() != secret.expose() || anew.as_bytes().len() != handle.as_bytes().len() {
+            return Err(HsmFault::ProofFailed);
+        }
+        Ok(Some(anew))
+    }
+
+    /// Whether a secret is sealed under the key that seals.
+    pub(super) fn is_sealed_anew(&self, handle: &KeyHandle) -> bool {
+        is_sealed_by(self.ring.load().sealing(), handle)
+    }
+
+    /// From now on this key seals; those that were in use open.
+    pub(super) fn seal_with(&self, kek: KeyEncryptionKey) {
+        let kek = Arc::new(kek);
+        self.ring.rcu(|ring| ring.led_by(Arc::clone(&kek)));
+    }
+
+    /// Forgets every key-encryption key but the one that seals.
+    pub(super) fn forget_others(&self) {
+        self.ring.rcu(|ring| ring.sealing_alone());
+    }
+
+    /// Whether a key may still come to be stored that is sealed under a key which
+    /// no longer seals.
+    pub(super) fn has_unsettled(&self) -> bool {
+        // Whoever seals holds the key from before it seals until it is known whether
+        // the store has what it made; a ring that was replaced counts while anybody
+        // uses it. New holders come only through a ring in which the key seals.
+        self.ring.load().others_are_held()
+    }
+
+    /// The id of the key that seals.
+    pub(super) fn sealing_id(&self) -> String {
+        self.ring.load().sealing().id()
     }
 
     fn lock_erased(&self) -> std::sync::MutexGuard<'_, RecentlyErased> {
         // A set of ids is consistent, whoever panicked elsewhere.
         self.erased.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_sealed_by(kek: &KeyEncryptionKey, handle: &KeyHandle) -> bool {
+    seal::kek_id(handle.as_bytes()) == Some(&kek.id_bytes()[..])
+}
+
+fn unseal(
+    ring: &KekRing,
+    binding: SecretBinding,
+    handle: &KeyHandle,
+) -> Result<ReadyKey, HsmFault> {
+    let secret = open_sealed(ring, &binding, handle)?;
+    let key = ParsedKey::parse(binding.key_type, &secret)?;
+    Ok(ReadyKey { binding, key })
+}
+
+fn open_sealed(
+    ring: &KekRing,
+    binding: &SecretBinding,
+    handle: &KeyHandle,
+) -> Result<SecretBytes, HsmFault> {
+    seal::open(ring, binding, handle).map_err(|fault| {
+        // The port's error has no room for the reason, and whoever restores a
+        // backup with the wrong key needs it.
+        tracing::error!(
+            key_id = %binding.key_id,
+            sealed_under = seal::sealed_under(handle.as_bytes()),
+            kek_id = %ring.sealing().id(),
+            reason = %fault,
+            "a sealed secret does not open"
+        );
+        HsmFault::SealBroken
+    })
 }
 
 /// The keys that were erased last, so that a use permitted before does not bring
@@ -163,9 +241,12 @@ mod tests {
     use crate::domain::algorithm::{KeyType, SigningAlgorithm};
     use crate::domain::key::tests::active_key;
 
+    fn kek(byte: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::derive(&[byte; 32]).expect("derives")
+    }
+
     fn vault() -> Vault {
-        let kek = KeyEncryptionKey::derive(&[1; 32]).expect("derives");
-        Vault::new(kek, 10)
+        Vault::new(KekRing::of(kek(1)), 10)
     }
 
     #[test]
@@ -224,6 +305,86 @@ mod tests {
         let opened = vault.open(&binding, &made.handle).expect("opens");
         let signature = opened.key.sign(SigningAlgorithm::Ed25519, b"data");
         assert_eq!(signature.map(|signature| signature.len()), Ok(64));
+    }
+
+    #[test]
+    fn several_keys_open_and_the_first_seals() {
+        let vault = vault();
+        let binding = SecretBinding::of(&active_key());
+        let before = vault.make(binding.clone()).expect("makes").handle;
+        assert!(vault.is_sealed_anew(&before));
+        vault.seal_with(kek(2));
+        let after = vault.make(binding.clone()).expect("makes").handle;
+        let of_first = Some(kek(1).id());
+        assert_eq!(seal::sealed_under(before.as_bytes()), of_first);
+        assert_eq!(seal::sealed_under(after.as_bytes()), Some(kek(2).id()));
+        assert!(!vault.is_sealed_anew(&before) && vault.is_sealed_anew(&after));
+        for handle in [&before, &after] {
+            vault.open(&binding, handle).expect("opens");
+        }
+        vault.forget_others();
+        assert_eq!(
+            vault.open(&binding, &before).err(),
+            Some(HsmFault::SealBroken)
+        );
+        vault.open(&binding, &after).expect("opens");
+    }
+
+    #[test]
+    fn a_key_that_is_sealed_anew_is_the_same_key_in_as_many_bytes() {
+        let vault = vault();
+        for key_type in KeyType::ALL {
+            let binding = SecretBinding {
+                key_type,
+                ..SecretBinding::of(&active_key())
+            };
+            let made = vault.make(binding.clone()).expect("makes");
+            assert_eq!(vault.reseal(&binding, &made.handle), Ok(None));
+            let secret = open_sealed(&vault.ring.load(), &binding, &made.handle).expect("opens");
+            vault.seal_with(kek(key_type as u8 + 2));
+            let anew = vault.reseal(&binding, &made.handle).expect("reseals");
+            let anew = anew.expect("was sealed under another key");
+            assert!(vault.is_sealed_anew(&anew));
+            assert_eq!(anew.as_bytes().len(), made.handle.as_bytes().len());
+            vault.forget_others();
+            let same = open_sealed(&vault.ring.load(), &binding, &anew).expect("opens");
+            assert_eq!(same.expose(), secret.expose());
+        }
+    }
+
+    #[test]
+    fn what_does_not_open_for_its_row_is_not_sealed_anew() {
+        let vault = vault();
+        let binding = SecretBinding::of(&active_key());
+        let made = vault.make(binding.clone()).expect("makes");
+        vault.seal_with(kek(2));
+        let other = SecretBinding::of(&active_key());
+        let refused = Err(HsmFault::SealBroken);
+        assert_eq!(vault.reseal(&other, &made.handle), refused);
+        let foreign = Vault::new(KekRing::of(kek(3)), 10);
+        assert_eq!(foreign.reseal(&binding, &made.handle), refused);
+    }
+
+    #[test]
+    fn a_key_that_was_made_is_unsettled_until_somebody_knows_what_became_of_it() {
+        let vault = vault();
+        let made = vault.make(SecretBinding::of(&active_key())).expect("makes");
+        assert!(
+            !vault.has_unsettled(),
+            "it is sealed under the key that seals"
+        );
+        vault.seal_with(kek(2));
+        assert!(vault.has_unsettled());
+        let later = vault.make(SecretBinding::of(&active_key())).expect("makes");
+        drop(made);
+        assert!(!vault.has_unsettled());
+        drop(later);
+        // Somebody who is about to seal holds the ring as it was.
+        let ring = vault.ring.load_full();
+        vault.seal_with(kek(3));
+        assert!(vault.has_unsettled());
+        drop(ring);
+        assert!(!vault.has_unsettled());
     }
 
     #[test]

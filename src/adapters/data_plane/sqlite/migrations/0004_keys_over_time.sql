@@ -44,7 +44,9 @@ CREATE TABLE leases (
 CREATE TABLE key_intents (
     key_id   BLOB PRIMARY KEY CHECK (length(key_id) = 16),
     backend  TEXT NOT NULL,
-    begun_at INTEGER NOT NULL
+    begun_at INTEGER NOT NULL,
+    -- Given up: no transaction stores it any more.
+    abandoned INTEGER NOT NULL DEFAULT 0 CHECK (abandoned IN (0, 1))
 ) STRICT, WITHOUT ROWID;
 
 -- A destroyed key comes back only as archived, and only while its secret is kept.

@@ -272,7 +272,7 @@ async fn a_reader_that_holds_up_the_log_keeps_one_revocation_waiting_and_no_more
 }
 
 /// A handle in pieces of 8 bytes.
-fn pieces(key: &StoredKey) -> Vec<u64> {
+pub(super) fn pieces(key: &StoredKey) -> Vec<u64> {
     let handle = key.handle.as_ref().expect("it was inserted with one");
     let (pieces, _) = handle.as_bytes().as_chunks();
     pieces
@@ -282,7 +282,7 @@ fn pieces(key: &StoredKey) -> Vec<u64> {
 }
 
 /// How many of the pieces are in any file, at any place.
-fn found_in(folder: &Folder, pieces: &HashSet<u64>) -> usize {
+pub(super) fn found_in(folder: &Folder, pieces: &HashSet<u64>) -> usize {
     let mut found = HashSet::new();
     for entry in std::fs::read_dir(folder.0.path()).expect("a folder") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");

@@ -5,6 +5,7 @@ mod archives;
 mod durability;
 mod faults;
 mod growth;
+mod handles;
 mod ledger;
 mod schema;
 mod snapshots;

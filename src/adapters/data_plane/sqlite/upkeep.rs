@@ -1,0 +1,209 @@
+//! The statements of upkeep: what is due, leases, and keys that were announced.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::rows::{counted, instant, parsed};
+use crate::domain::ids::KeyId;
+use crate::domain::key::HsmBackendName;
+use crate::domain::scope::Scope;
+use crate::domain::time::Timestamp;
+use crate::ports::upkeep_store::{DueKey, DueKind, KeyIntent, Lease, LeaseHolder};
+
+/// The index, the column and the condition of a kind.
+macro_rules! due {
+    ($columns:literal, $kind:expr, $rest:literal) => {
+        match $kind {
+            DueKind::Rotate => concat!(
+                "SELECT ",
+                $columns,
+                ", rotate_at FROM keys INDEXED BY keys_to_rotate \
+                 WHERE key_state = 'active' AND rotate_at <= ?1 ORDER BY rotate_at ",
+                $rest
+            ),
+            DueKind::Archive => concat!(
+                "SELECT ",
+                $columns,
+                ", grace_until FROM keys INDEXED BY keys_to_archive \
+                 WHERE key_state = 'pending_rotation' AND grace_until <= ?1 ORDER BY grace_until ",
+                $rest
+            ),
+            DueKind::Erase => concat!(
+                "SELECT ",
+                $columns,
+                ", erase_at FROM keys INDEXED BY keys_to_erase \
+                 WHERE erase_at IS NOT NULL AND erase_at <= ?1 ORDER BY erase_at ",
+                $rest
+            ),
+        }
+    };
+}
+
+/// The keys that are due, the longest due first.
+pub(super) fn keys_due(
+    connection: &Connection,
+    kind: DueKind,
+    at: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<DueKey>> {
+    connection
+        .prepare_cached(due!(
+            "key_id, tenant_id, environment, plane",
+            kind,
+            "LIMIT ?2"
+        ))?
+        .query_map(params![at.microseconds(), bound(limit)], |row| {
+            Ok(DueKey {
+                key_id: KeyId::from_bytes(row.get(0)?),
+                scope: Scope {
+                    tenant_id: parsed(row, 1)?,
+                    environment: parsed(row, 2)?,
+                    plane: parsed(row, 3)?,
+                },
+                due_at: instant(row, 4)?,
+            })
+        })?
+        .collect()
+}
+
+/// How many keys are due, as far as is counted.
+pub(super) fn count_due(
+    connection: &Connection,
+    kind: DueKind,
+    at: Timestamp,
+    most: usize,
+) -> rusqlite::Result<u64> {
+    let sql = format!("SELECT count(*) FROM ({})", due!("1", kind, "LIMIT ?2"));
+    connection
+        .prepare_cached(&sql)?
+        .query_row(params![at.microseconds(), bound(most)], |row| {
+            counted(row, 0)
+        })
+}
+
+/// The keys of all scopes that a backend is to hold.
+pub(super) fn keys_held(
+    connection: &Connection,
+    backend: HsmBackendName,
+    after: Option<KeyId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<(KeyId, Scope)>> {
+    // Every id is after the empty one.
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    connection
+        .prepare_cached(
+            "SELECT key_id, tenant_id, environment, plane FROM keys \
+             WHERE key_id > ?1 AND backend = ?2 AND key_state <> 'destroyed' \
+             ORDER BY key_id LIMIT ?3",
+        )?
+        .query_map(params![after, backend.as_str(), bound(limit)], |row| {
+            let scope = Scope {
+                tenant_id: parsed(row, 1)?,
+                environment: parsed(row, 2)?,
+                plane: parsed(row, 3)?,
+            };
+            Ok((KeyId::from_bytes(row.get(0)?), scope))
+        })?
+        .collect()
+}
+
+/// Takes a lease, if it is to be had.
+pub(super) fn take_lease(
+    connection: &Connection,
+    name: &str,
+    now: Timestamp,
+    lease: Lease,
+) -> rusqlite::Result<bool> {
+    let held = connection
+        .prepare_cached("SELECT holder, until FROM leases WHERE name = ?1")?
+        .query_row([name], |row| {
+            Ok(Lease {
+                holder: row.get(0)?,
+                until: instant(row, 1)?,
+            })
+        })
+        .optional()?;
+    if held.is_some_and(|held| !lease.replaces(now, &held)) {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO leases (name, holder, until) VALUES (?1, ?2, ?3) ON CONFLICT (name) \
+             DO UPDATE SET holder = excluded.holder, until = excluded.until",
+        )?
+        .execute(params![name, lease.holder, lease.until.microseconds()])?;
+    Ok(true)
+}
+
+/// Gives a lease back.
+pub(super) fn release_lease(
+    connection: &Connection,
+    name: &str,
+    holder: LeaseHolder,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM leases WHERE name = ?1 AND holder = ?2")?
+        .execute(params![name, holder])?;
+    Ok(())
+}
+
+/// Announces a key.
+pub(super) fn begin_key(connection: &Connection, intent: &KeyIntent) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO key_intents (key_id, backend, begun_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![
+            intent.key_id.as_bytes(),
+            intent.backend.as_str(),
+            intent.begun_at.microseconds()
+        ])?;
+    Ok(())
+}
+
+/// Takes the announcement of a key away that is stored now; whether there was one that
+/// was not given up.
+pub(super) fn fulfil_intent(connection: &Connection, key_id: KeyId) -> rusqlite::Result<bool> {
+    let taken = connection
+        .prepare_cached("DELETE FROM key_intents WHERE key_id = ?1 AND abandoned = 0")?
+        .execute([key_id.as_bytes()])?;
+    Ok(taken == 1)
+}
+
+/// Keys that were announced and are not stored.
+pub(super) fn open_intents(
+    connection: &Connection,
+    before: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<KeyIntent>> {
+    connection
+        .prepare_cached(
+            "SELECT key_id, backend, begun_at FROM key_intents WHERE begun_at < ?1 \
+             ORDER BY begun_at, key_id LIMIT ?2",
+        )?
+        .query_map(params![before.microseconds(), bound(limit)], |row| {
+            Ok(KeyIntent {
+                key_id: KeyId::from_bytes(row.get(0)?),
+                backend: parsed(row, 1)?,
+                begun_at: instant(row, 2)?,
+            })
+        })?
+        .collect()
+}
+
+/// Gives up an announced key; whether there was one.
+pub(super) fn abandon_key(connection: &Connection, key_id: KeyId) -> rusqlite::Result<bool> {
+    let given_up = connection
+        .prepare_cached("UPDATE key_intents SET abandoned = 1 WHERE key_id = ?1")?
+        .execute([key_id.as_bytes()])?;
+    Ok(given_up == 1)
+}
+
+/// Forgets a key that was given up.
+pub(super) fn end_intent(connection: &Connection, key_id: KeyId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM key_intents WHERE key_id = ?1 AND abandoned = 1")?
+        .execute([key_id.as_bytes()])?;
+    Ok(())
+}
+
+fn bound(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -9,7 +9,7 @@ use crate::domain::policy::{LARGEST_DAILY_LIMIT, RotationSchedule};
 use crate::domain::time::Period;
 
 use super::reader::Reader;
-use super::value::{list, module, period, whole};
+use super::value::{list, module, period, period_or_none, whole};
 
 /// The policy of keys.
 pub struct Keys {
@@ -34,7 +34,7 @@ impl Keys {
                 aes_256: reader.take("keys.rotation_schedule.AES-256", period),
             },
             rotation_grace_period: reader.take("keys.rotation_grace_period", period),
-            erase_after: reader.take("keys.erase_after", period),
+            erase_after: reader.take("keys.erase_after", period_or_none),
             max_usage_per_day: reader
                 .take("keys.max_usage_per_day", whole(1..=LARGEST_DAILY_LIMIT)),
             allowed_modules: reader.take("keys.allowed_modules", list(module)),

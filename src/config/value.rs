@@ -81,6 +81,20 @@ pub(super) fn period(raw: &Raw) -> Outcome<Period> {
         })
 }
 
+/// The same where zero says that nothing is waited for.
+pub(super) fn period_or_none(raw: &Raw) -> Outcome<Period> {
+    parsed::<Period>(raw)
+        .map(|value| Parsed {
+            value,
+            shown: quoted(&value.to_string()),
+        })
+        .ok_or_else(|| {
+            "expected a duration such as P7D, PT30S or 0s; a day is 24 hours, months and years are \
+             not taken"
+                .to_owned()
+        })
+}
+
 pub(super) fn path(raw: &Raw) -> Outcome<PathBuf> {
     let text = raw
         .text()

@@ -136,6 +136,12 @@ impl Period {
         Self(Duration::from_secs(seconds))
     }
 
+    /// The same without what is less than a microsecond, which no store keeps.
+    pub fn in_whole_microseconds(self) -> Self {
+        let whole = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        Self::microseconds(whole)
+    }
+
     /// The same as the standard library's type.
     pub const fn as_duration(self) -> Duration {
         self.0

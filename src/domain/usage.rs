@@ -23,17 +23,23 @@ pub struct UsageCount {
     pub used: u64,
     /// Encryptions since the key was made.
     pub encryptions: u64,
-    /// When it was used last.
+    /// The latest use that was written down, ever.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl UsageCount {
-    /// The count after one more use. A use of an earlier day, written down late,
-    /// leaves today's count alone.
+    /// The count after one more use that is written down. A use of an earlier day,
+    /// written down late, leaves today's count alone.
     pub fn plus(self, mark: UsageMark) -> Self {
+        Self {
+            last_used_at: self.last_used_at.max(Some(mark.at)),
+            ..self.counting(mark)
+        }
+    }
+
+    fn counting(self, mark: UsageMark) -> Self {
         let counted = Self {
             encryptions: self.encryptions + u64::from(mark.encrypts),
-            last_used_at: self.last_used_at.max(Some(mark.at)),
             ..self
         };
         match mark.day.cmp(&self.day) {
@@ -109,7 +115,8 @@ impl UsageCounter {
             encrypts,
             at: now,
         };
-        *count = count.plus(mark);
+        // Used only once it is kept: a use that is given back was none.
+        *count = count.counting(mark);
         drop(count);
         Ok(UsageReservation {
             counter: Some(Arc::clone(self)),
@@ -152,7 +159,10 @@ impl UsageReservation {
 
     /// The use is written down: it stays counted.
     pub fn keep(mut self) {
-        self.counter = None;
+        if let Some(counter) = self.counter.take() {
+            let mut count = counter.lock();
+            count.last_used_at = count.last_used_at.max(Some(self.mark.at));
+        }
     }
 }
 
@@ -271,5 +281,18 @@ mod tests {
         );
         assert_eq!(today.used_on_day_of(now), 3);
         assert_eq!(today.used_on_day_of(at("1970-01-07T00:00:00Z")), 0);
+    }
+
+    #[test]
+    fn a_key_is_last_used_when_a_use_of_it_is_kept() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let noon = at("2026-01-01T12:00:00Z");
+        let reserve = |now| counter.reserve(now, 10, false).expect("some are left");
+        drop(reserve(noon));
+        assert_eq!(counter.count().last_used_at, None);
+        reserve(noon).keep();
+        // A clock that stepped back does not take the last use back.
+        reserve(at("2026-01-01T11:00:00Z")).keep();
+        assert_eq!(counter.count().last_used_at, Some(noon));
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
-use crate::domain::usage::{UsageCounter, UsageReservation};
+use crate::domain::usage::{UsageCount, UsageCounter, UsageReservation};
 
 /// The store.
 ///
@@ -66,6 +66,13 @@ pub trait DataPlane: LedgerStore + HandleStore + UpkeepStore {
     /// # Errors
     /// [`Unavailable`].
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable>;
+
+    /// What is known of a key's uses now: its live count where there is one, else
+    /// what was kept. For whoever only looks.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    async fn usage_count(&self, key_id: KeyId) -> Result<UsageCount, Unavailable>;
 
     /// Keeps a transaction, durably. On success every reservation in it is kept,
     /// on failure given back.

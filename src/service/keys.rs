@@ -68,8 +68,8 @@ impl KmsService {
     ) -> Result<(KeyRecord, UsageReport), KmsError> {
         let found = self.find_key(context, scope, key).await?;
         let data_plane = &self.ports.data_plane;
-        let counter = data_plane.usage_counter(found.record.key_id).await;
-        let count = counter.map_err(store_away)?.count();
+        let count = data_plane.usage_count(found.record.key_id).await;
+        let count = count.map_err(store_away)?;
         let now = self.ports.clock.now();
         let usage = UsageReport {
             used: count.used_on_day_of(now),

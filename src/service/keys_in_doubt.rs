@@ -14,7 +14,7 @@ use super::doubts::Doubts;
 use super::pipeline::store_away;
 use crate::domain::error::KmsError;
 use crate::domain::ids::{KeyId, KeyRef};
-use crate::domain::key::{HsmBackendName, KeyHandle, KeyState};
+use crate::domain::key::{HsmBackendName, KeyHandle, KeyRecord};
 use crate::domain::lifecycle_permit::ErasePermit;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::Unavailable;
@@ -222,7 +222,7 @@ impl KeySettlingRound<'_> {
     /// Asks the store about each, which must have answered a write since.
     pub(super) async fn settle(mut self) {
         while let Some(doubt) = self.doubts.last() {
-            let Ok(kept) = self.kept_state(doubt).await else {
+            let Ok(kept) = self.kept_record(doubt).await else {
                 // The rest is for the next round.
                 return;
             };
@@ -238,7 +238,9 @@ impl KeySettlingRound<'_> {
                 (LooseEnd::Made(generated), None) => {
                     self.service.unmake(doubt.key_id, generated.backend).await;
                 }
-                (LooseEnd::Revoking(permit), Some(KeyState::Destroyed)) => {
+                // A revocation that was not kept leaves a key that can be restored, and
+                // needs its secret then.
+                (LooseEnd::Revoking(permit), Some(kept)) if kept.is_erased() => {
                     self.service.erase(doubt.key_id, &permit).await;
                 }
                 _ => {}
@@ -246,11 +248,11 @@ impl KeySettlingRound<'_> {
         }
     }
 
-    async fn kept_state(&self, doubt: &KeyDoubt) -> Result<Option<KeyState>, Unavailable> {
+    async fn kept_record(&self, doubt: &KeyDoubt) -> Result<Option<KeyRecord>, Unavailable> {
         let data_plane = &self.service.ports.data_plane;
         let key = KeyRef::Id(doubt.key_id);
         let found = data_plane.find_key(&doubt.scope, &key).await?;
-        Ok(found.map(|key| key.record.key_state))
+        Ok(found.map(|key| key.record.clone()))
     }
 }
 

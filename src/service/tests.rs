@@ -4,8 +4,11 @@
 mod anchors;
 mod approvals;
 mod claims;
+mod clock;
+mod erasure;
 mod faults;
 mod hsm;
+mod life;
 mod store;
 mod whole;
 
@@ -14,6 +17,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::clock::MovableClock;
 use self::hsm::BookkeepingHsm;
 use self::store::{EventfulStore, Next};
 use super::*;
@@ -28,7 +32,7 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::caller::Reach;
 use crate::domain::error::Dependency;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
-use crate::domain::key::{KeyState, RevocationReason};
+use crate::domain::key::{HsmBackendName, KeyState, RevocationReason};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::ledger::{Checkpoint, SignedNote};
 use crate::domain::policy::{AccessPolicyChoice, ApprovalGroup, RotationSchedule};
@@ -92,6 +96,7 @@ struct Bench {
     store: Arc<EventfulStore>,
     ledger: Arc<FragileLedger>,
     hsm: Arc<BookkeepingHsm>,
+    clock: Arc<MovableClock>,
 }
 
 fn bench() -> Bench {
@@ -103,6 +108,11 @@ fn bench() -> Bench {
 
 /// A bench on which this client says who agreed, and whether keys need somebody.
 fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
+    bench_on(HsmBackendName::Software, iam, needs_approval)
+}
+
+/// The same on a backend that goes by this name.
+fn bench_on(backend: HsmBackendName, iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let kek = KeyEncryptionKey::create(folder.path().join("kek")).expect("created");
     let ledger = Arc::new(FragileLedger {
@@ -113,14 +123,15 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
         Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
     )));
     let software = SoftwareHsm::new(kek, SoftwareHsmSettings::default());
-    let hsm = Arc::new(BookkeepingHsm::new(software));
+    let hsm = Arc::new(BookkeepingHsm::new(backend, software));
+    let clock = Arc::new(MovableClock::new(SystemClock.now()));
     let ports = Ports {
         hsm: HsmBackends::new(Arc::clone(&hsm) as Arc<dyn HsmBackend>, Vec::new()),
         data_plane: Arc::clone(&store) as Arc<dyn DataPlane>,
         ledger: Arc::clone(&ledger) as Arc<dyn EvidenceLedger>,
         iam,
         trust_plane: Arc::new(X509TrustPlane::new()),
-        clock: Arc::new(SystemClock),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
         material: Vec::new(),
     };
     let policy = ServicePolicy {
@@ -149,6 +160,7 @@ fn bench_with(iam: Arc<dyn IamClient>, needs_approval: bool) -> Bench {
         store,
         ledger,
         hsm,
+        clock,
     }
 }
 

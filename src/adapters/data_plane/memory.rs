@@ -19,7 +19,7 @@ use crate::domain::key::{KeyRecord, KeyState, StoredKey};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
-use crate::domain::usage::UsageCounter;
+use crate::domain::usage::{UsageCount, UsageCounter};
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, Conflict, DataPlane, KeyCounts, KeyPage,
     KeyQuery, LineQuery, Transaction, Unavailable,
@@ -145,6 +145,11 @@ impl DataPlane for MemoryDataPlane {
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
         Ok(Arc::clone(self.open()?.usage.entry(key_id).or_default()))
+    }
+
+    async fn usage_count(&self, key_id: KeyId) -> Result<UsageCount, Unavailable> {
+        let counter = self.open()?.usage.get(&key_id).cloned();
+        Ok(counter.map_or_else(UsageCount::default, |counter| counter.count()))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<(), CommitError> {

@@ -82,26 +82,48 @@ impl<'de> Deserialize<'de> for RotationPeriodField {
             .filter(|period: &Period| {
                 (Self::SHORTEST..=Self::LONGEST).contains(&period.as_duration())
             })
-            .map(Self)
+            // As the store keeps it, so that it reads back as it was answered.
+            .map(|period| Self(period.in_whole_microseconds()))
             .ok_or_else(|| serde::de::Error::custom(Self::EXPECTED))
     }
 }
 
-/// Another alias for a key: the empty text takes the one it has away.
-pub(crate) struct AliasChange(pub(crate) Option<KeyAlias>);
+/// Another alias for a key. Unlike in other fields, `null` is not the same as
+/// nothing: it takes the alias away, and so does the empty text.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum AliasChange {
+    /// The field is not there.
+    #[default]
+    Unchanged,
+    /// The key is to bear no alias.
+    Removed,
+    /// The key is to bear this one.
+    Set(KeyAlias),
+}
+
+impl AliasChange {
+    /// What changes, if anything does.
+    pub(crate) fn into_change(self) -> Option<Option<KeyAlias>> {
+        match self {
+            Self::Unchanged => None,
+            Self::Removed => Some(None),
+            Self::Set(alias) => Some(Some(alias)),
+        }
+    }
+}
 
 impl WireField for AliasChange {
-    const EXPECTED: &'static str = "an alias as for a new key, or an empty text for none";
+    const EXPECTED: &'static str = "an alias as for a new key, or null for none";
 }
 
 impl<'de> Deserialize<'de> for AliasChange {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.is_empty() {
-            true => Ok(Self(None)),
-            false => text
+        match Option::<String>::deserialize(deserializer)? {
+            None => Ok(Self::Removed),
+            Some(text) if text.is_empty() => Ok(Self::Removed),
+            Some(text) => text
                 .parse()
-                .map(|alias| Self(Some(alias)))
+                .map(Self::Set)
                 .map_err(|_| serde::de::Error::custom(Self::EXPECTED)),
         }
     }
@@ -195,5 +217,53 @@ impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn period(text: &str) -> Option<String> {
+        let field: Result<RotationPeriodField, _> = serde_json::from_value(text.into());
+        field.ok().map(|field| field.0.to_string())
+    }
+
+    #[test]
+    fn a_rotation_period_is_at_least_a_second_and_at_most_a_hundred_years() {
+        for (text, read) in [
+            ("PT1S", Some("PT1S")),
+            ("P36500D", Some("P36500D")),
+            ("30d", Some("P30D")),
+            ("PT1.0000019S", Some("PT1.000001S")),
+            ("PT0.999999S", None),
+            ("PT0S", None),
+            ("-P1D", None),
+            ("P36500DT1S", None),
+            ("P1Y", None),
+            ("P1M", None),
+            ("", None),
+        ] {
+            assert_eq!(period(text).as_deref(), read, "{text:?}");
+        }
+        assert!(serde_json::from_value::<RotationPeriodField>(90.into()).is_err());
+    }
+
+    #[test]
+    fn null_takes_an_alias_away_and_a_field_that_is_not_there_does_not() {
+        let read = |value: serde_json::Value| serde_json::from_value::<AliasChange>(value);
+        assert_eq!(AliasChange::default().into_change(), None);
+        for none in [serde_json::Value::Null, "".into()] {
+            assert_eq!(read(none).expect("valid").into_change(), Some(None));
+        }
+        let alias = "line".parse().ok();
+        assert_eq!(
+            read("line".into()).expect("valid").into_change(),
+            Some(alias)
+        );
+        for malformed in ["-line", " "] {
+            assert!(read(malformed.into()).is_err());
+        }
+        assert!(read(7.into()).is_err());
     }
 }

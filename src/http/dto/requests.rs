@@ -38,8 +38,9 @@ wire_object! {
 wire_object! {
     /// `PATCH /kms/v1/keys/{key_id}`
     scoped UpdateKeyBody {
-        /// Another alias, or the empty text for none.
-        key_alias: Option<AliasChange>,
+        /// Another alias, or `null` for none.
+        #[serde(default)]
+        key_alias: AliasChange,
         /// What is to change of its policy.
         access_policy: Option<AccessPolicyBody>,
         /// A second person's word.

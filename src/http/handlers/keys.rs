@@ -8,6 +8,7 @@ use super::Answer;
 use crate::domain::error::KmsError;
 use crate::domain::ids::KeyId;
 use crate::domain::key::KeyUpdate;
+use crate::domain::wire::WireField as _;
 use crate::http::HttpState;
 use crate::http::dto::{
     ArchivedAnswer, Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer,
@@ -84,30 +85,26 @@ pub(crate) async fn versions(
     asked: FromQuery<ListVersionsQuery>,
 ) -> Answer<VersionsAnswer> {
     let query = asked.query;
-    let after = query.cursor.map(|cursor| VersionCursor::of(&cursor));
+    let after = query.cursor.map(rotations_before).transpose()?;
     let limit = query.limit.unwrap_or(PageLimit::DEFAULT).0;
     let listing = state
         .service
         .key_versions(&asked.context, &asked.scope, &key, after, limit)
         .await?;
     Ok(Json(VersionsAnswer {
-        next_cursor: listing.next.map(VersionCursor::encode),
+        next_cursor: listing.next.map(version_cursor),
         versions: listing.keys.into_iter().map(Into::into).collect(),
     }))
 }
 
 /// Where a page of a line begins: after so many rotations.
-struct VersionCursor;
+fn rotations_before(cursor: Cursor) -> Result<u32, KmsError> {
+    u32::try_from(u128::from_be_bytes(cursor.0))
+        .map_err(|_| KmsError::field("cursor", Cursor::EXPECTED))
+}
 
-impl VersionCursor {
-    fn of(cursor: &Cursor) -> u32 {
-        // What is no cursor of ours is beyond every line.
-        u32::try_from(u128::from_be_bytes(cursor.0)).unwrap_or(u32::MAX)
-    }
-
-    fn encode(rotation_count: u32) -> String {
-        Cursor::encode(&u128::from(rotation_count).to_be_bytes())
-    }
+fn version_cursor(rotation_count: u32) -> String {
+    Cursor::encode(&u128::from(rotation_count).to_be_bytes())
 }
 
 /// `PATCH /kms/v1/keys/{key_id}`
@@ -117,11 +114,11 @@ pub(crate) async fn update(
     asked: FromBody<UpdateKeyBody>,
 ) -> Answer<UpdatedAnswer> {
     let update = KeyUpdate {
-        key_alias: asked.body.key_alias.map(|change| change.0),
+        key_alias: asked.body.key_alias.into_change(),
         access_policy: asked.body.access_policy.map(Into::into).unwrap_or_default(),
     };
     if update.is_empty() {
-        let what = "an alias or a part of access_policy: nothing is to change";
+        let what = "this or a part of access_policy: nothing is to change";
         return Err(KmsError::field("key_alias", what).into());
     }
     let service = &state.service;

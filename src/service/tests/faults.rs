@@ -76,8 +76,15 @@ async fn hold_one(
     }
     let new = after.receipts.get(before.receipts.len()..);
     let new = new.expect("no receipt is lost");
-    assert!(new.len() <= 1, "{what}");
     let code = |receipt: &serde_json::Value| receipt["kms_context"]["error_code"].clone();
+    let done = new.iter().filter(|receipt| code(receipt).is_null()).count();
+    let wanted = match (case, done) {
+        (_, 0) => 0..=1,
+        // The old key is replaced, and archived.
+        (Case::RotateInEmergency, _) => 2..=2,
+        _ => 1..=1,
+    };
+    assert!(wanted.contains(&new.len()), "{what}: {}", new.len());
     let again = outcome(&prepared.ask(case).await);
     if new.iter().any(|receipt| code(receipt).is_null()) {
         // It was done, and whoever asks again learns that.
@@ -111,7 +118,17 @@ async fn a_step_in_a_keys_life_is_taken_with_its_receipt_or_not_at_all() {
         Case::GenerateUnapproved,
         Case::Rotate,
         Case::RotateUnknown,
+        Case::RotateInEmergency,
+        Case::Archive,
+        Case::ArchiveUnapproved,
+        Case::Update,
+        Case::UpdateTakenAlias,
         Case::Revoke,
+        Case::RevokeCompromised,
+        Case::RevokeAgain,
+        Case::Hurry,
+        Case::Restore,
+        Case::RestoreLiving,
     ])
     .await;
 }
@@ -147,6 +164,7 @@ async fn a_read_that_fails_is_no_answer() {
     hold(&[
         Case::ShowKey,
         Case::ShowKeyByAlias,
+        Case::ShowVersions,
         Case::ListKeys,
         Case::ListAnchors,
         Case::ShowReceipt,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,16 +17,32 @@ use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, Nonce};
 
 pub(super) struct BookkeepingHsm {
+    name: HsmBackendName,
     software: SoftwareHsm,
+    /// Whether it makes and erases nothing for the moment.
+    is_away: AtomicBool,
     /// The handles of the keys that are in the backend.
     holds: Mutex<BTreeMap<KeyId, Vec<u8>>>,
 }
 
 impl BookkeepingHsm {
-    pub(super) fn new(software: SoftwareHsm) -> Self {
+    pub(super) fn new(name: HsmBackendName, software: SoftwareHsm) -> Self {
         Self {
+            name,
             software,
+            is_away: AtomicBool::new(false),
             holds: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    fn require_there(&self) -> Result<(), HsmError> {
+        match self.is_away.load(Ordering::SeqCst) {
+            true => Err(HsmError::Unavailable("the token was pulled out".into())),
+            false => Ok(()),
         }
     }
 
@@ -43,7 +60,7 @@ impl BookkeepingHsm {
 #[async_trait]
 impl HsmBackend for BookkeepingHsm {
     fn name(&self) -> HsmBackendName {
-        self.software.name()
+        self.name
     }
 
     fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError> {
@@ -55,10 +72,14 @@ impl HsmBackend for BookkeepingHsm {
         permit: &GeneratePermit,
         key_id: KeyId,
     ) -> Result<GeneratedKey, HsmError> {
+        self.require_there()?;
         let generated = self.software.generate(permit, key_id).await?;
         let handle = generated.handle.as_bytes().to_vec();
         self.holds.lock().unwrap().insert(key_id, handle);
-        Ok(generated)
+        Ok(GeneratedKey {
+            backend: self.name,
+            ..generated
+        })
     }
 
     async fn discard(&self, key_id: KeyId) -> Result<(), HsmError> {
@@ -99,6 +120,7 @@ impl HsmBackend for BookkeepingHsm {
     }
 
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
+        self.require_there()?;
         let key_id = permit.record().key_id;
         self.holds.lock().unwrap().remove(&key_id);
         self.software.erase(permit).await

@@ -14,7 +14,7 @@ use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
-use crate::domain::usage::UsageCounter;
+use crate::domain::usage::{UsageCount, UsageCounter};
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, Change, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery,
     LineQuery, Transaction, Unavailable,
@@ -181,6 +181,11 @@ impl DataPlane for EventfulStore {
 
     async fn usage_counter(&self, key_id: KeyId) -> Result<Arc<UsageCounter>, Unavailable> {
         self.call("usage_counter", self.store.usage_counter(key_id))
+            .await
+    }
+
+    async fn usage_count(&self, key_id: KeyId) -> Result<UsageCount, Unavailable> {
+        self.call("usage_count", self.store.usage_count(key_id))
             .await
     }
 

@@ -113,6 +113,9 @@ impl Kept {
                 self.keys.insert(successor[0].clone(), new);
                 self.keys.get_mut(&id).expect("made").0 = KeyState::PendingRotation;
             }
+            "archive" | "restore" if is_done => {
+                self.keys.get_mut(&id).expect("made").0 = KeyState::Archived;
+            }
             "revoke" if is_done => {
                 self.keys.get_mut(&id).expect("made").0 = KeyState::Destroyed;
             }

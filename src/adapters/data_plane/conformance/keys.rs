@@ -59,6 +59,10 @@ pub(super) async fn every_field_of_a_key_reads_back(store: Store) {
     record.archived_at = instant(1_700_000_000_123_456);
     record.revoked_at = instant(0);
     record.revocation_reason = Some(RevocationReason::PolicyViolation);
+    record.rotation_period = Some(Period::microseconds(1));
+    record.rotate_at = instant(1_800_000_000_654_321);
+    record.line_id = KeyId::generate();
+    record.erase_at = instant(2);
     let plain = stored_key();
     for key in [full, plain] {
         insert(&*store, key.clone()).await;

@@ -50,7 +50,7 @@ use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
-use crate::domain::usage::UsageCounter;
+use crate::domain::usage::{UsageCount, UsageCounter};
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, LineQuery,
     Transaction, Unavailable,
@@ -227,6 +227,17 @@ impl DataPlane for SqliteDataPlane {
                     .ask(|answer| Job::StartCounter(key_id, answer))
                     .await
             }
+        }
+    }
+
+    async fn usage_count(&self, key_id: KeyId) -> Result<UsageCount, Unavailable> {
+        // Without the writer, who may be busy with a disk that hangs.
+        match self.in_memory.usage_counters.get(key_id) {
+            Some(counter) => Ok(counter.count()),
+            None => Ok(self
+                .reads
+                .read(move |connection| rows::read_usage(connection, key_id))
+                .await?),
         }
     }
 

@@ -6,6 +6,7 @@ use super::super::anchors::certificate;
 use super::super::approvals::{TrustingIam, approved};
 use super::super::*;
 use crate::domain::algorithm::AeadAlgorithm;
+use crate::domain::key::KeyUpdate;
 use crate::domain::trust_anchor::AnchorType;
 use crate::ports::hsm::Encrypted;
 
@@ -16,7 +17,17 @@ pub(super) enum Case {
     GenerateUnapproved,
     Rotate,
     RotateUnknown,
+    RotateInEmergency,
+    Archive,
+    ArchiveUnapproved,
+    Update,
+    UpdateTakenAlias,
     Revoke,
+    RevokeCompromised,
+    RevokeAgain,
+    Hurry,
+    Restore,
+    RestoreLiving,
     Sign,
     SignApproved,
     SignUnknown,
@@ -31,6 +42,7 @@ pub(super) enum Case {
     RemoveUnknownAnchor,
     ShowKey,
     ShowKeyByAlias,
+    ShowVersions,
     ListKeys,
     ListAnchors,
     ShowReceipt,
@@ -46,7 +58,7 @@ pub(super) enum Case {
 static CERTIFICATES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [certificate(), certificate()]);
 
 /// Approvals that the cases may spend; the others are of the preparations.
-pub(super) const TOKENS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "case", "again"];
+pub(super) const TOKENS: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "case", "again"];
 
 /// A service with something of everything.
 pub(super) struct Prepared {
@@ -54,6 +66,7 @@ pub(super) struct Prepared {
     key_id: KeyId,
     approved_key_id: KeyId,
     secret_id: KeyId,
+    retired_id: KeyId,
     signature: Vec<u8>,
     sealed: Encrypted,
     anchor_id: TrustAnchorId,
@@ -104,6 +117,10 @@ pub(super) async fn prepared() -> Prepared {
     let key_id = make("a", KeyType::Ed25519, "line", false).await;
     let approved_key_id = make("b", KeyType::Ed25519, "approved", true).await;
     let secret_id = make("c", KeyType::Aes256, "secret", false).await;
+    let retired_id = make("e", KeyType::Ed25519, "retired", false).await;
+    let request = revocation_of(retired_id, RevocationReason::Retired);
+    let retired = service.revoke_key(&approved("f"), request).await;
+    assert!(retired.expect("revoked").record.erase_at.is_some());
     let signed = service.sign(&context(), &choice(key_id), DATA).await;
     let signed = signed.expect("signed");
     let sealed = service
@@ -116,12 +133,31 @@ pub(super) async fn prepared() -> Prepared {
         key_id,
         approved_key_id,
         secret_id,
+        retired_id,
         signature: signed.output,
         sealed: sealed.expect("encrypted").output,
         anchor_id: added.expect("added").anchor.trust_anchor_id,
         receipt_id: signed.receipt_id,
         note: service.checkpoint(),
         bench,
+    }
+}
+
+fn revocation_of(key_id: KeyId, reason: RevocationReason) -> RevokeKeyRequest {
+    RevokeKeyRequest {
+        scope: scope(),
+        key: KeyRef::Id(key_id),
+        reason,
+    }
+}
+
+fn update_to(alias: &str) -> KeyUpdate {
+    KeyUpdate {
+        key_alias: Some(Some(alias.parse().expect("valid"))),
+        access_policy: AccessPolicyChoice {
+            max_usage_per_day: Some(11),
+            ..AccessPolicyChoice::default()
+        },
     }
 }
 
@@ -165,12 +201,46 @@ impl Prepared {
                     .await;
                 rotated.map(|rotated| Some(rotated.receipt_id))
             }
-            Case::Revoke => {
-                let request = RevokeKeyRequest {
-                    scope: scope(),
-                    key,
-                    reason: RevocationReason::Retired,
+            Case::RotateInEmergency => {
+                let rotated = service
+                    .rotate_key(&somebody, &scope(), &key, Rotation::Emergency)
+                    .await;
+                rotated.map(|rotated| Some(rotated.receipt_id))
+            }
+            Case::Archive | Case::ArchiveUnapproved => {
+                let context = match case {
+                    Case::Archive => &somebody,
+                    _ => &nobody,
                 };
+                let archived = service.archive_key(context, &scope(), &key).await;
+                archived.map(|archived| Some(archived.receipt_id))
+            }
+            Case::Update | Case::UpdateTakenAlias => {
+                let update = update_to(match case {
+                    Case::Update => "another",
+                    _ => "secret",
+                });
+                let updated = service.update_key(&somebody, &scope(), &key, &update).await;
+                updated.map(|updated| Some(updated.receipt_id))
+            }
+            Case::Restore | Case::RestoreLiving => {
+                let key = match case {
+                    Case::Restore => KeyRef::Id(self.retired_id),
+                    _ => key,
+                };
+                let restored = service.restore_key(&somebody, &scope(), &key).await;
+                restored.map(|restored| Some(restored.receipt_id))
+            }
+            Case::Revoke | Case::RevokeCompromised | Case::RevokeAgain | Case::Hurry => {
+                let key_id = match case {
+                    Case::Revoke | Case::RevokeCompromised => self.key_id,
+                    _ => self.retired_id,
+                };
+                let reason = match case {
+                    Case::Revoke | Case::RevokeAgain => RevocationReason::Retired,
+                    _ => RevocationReason::Compromised,
+                };
+                let request = revocation_of(key_id, reason);
                 let revoked = service.revoke_key(&somebody, request).await;
                 revoked.map(|revoked| Some(revoked.receipt_id))
             }
@@ -191,8 +261,8 @@ impl Prepared {
                     Case::Verify => DATA,
                     _ => Bytes::from_static(b"other"),
                 };
-                let verified = service.verify(&nobody, &pair, data, signature);
-                verified.await.map(receipt_of)
+                let verified = service.verify(&nobody, &pair, data, signature).await;
+                verified.map(receipt_of)
             }
             Case::Encrypt => {
                 let encrypted = service.encrypt(&nobody, &secret, DATA, Bytes::new());
@@ -237,6 +307,13 @@ impl Prepared {
             Case::ShowKeyByAlias => {
                 let key = KeyRef::Alias("line".parse().expect("valid"));
                 service.get_key(&context, &scope(), &key).await.map(drop)
+            }
+            Case::ShowVersions => {
+                let key = KeyRef::Id(self.key_id);
+                let versions = service
+                    .key_versions(&context, &scope(), &key, None, 10)
+                    .await;
+                versions.map(drop)
             }
             Case::ListKeys => {
                 let request = ListKeysRequest {

@@ -11,12 +11,15 @@ ALTER TABLE keys ADD COLUMN rotate_at INTEGER;
 -- handle is kept. NULL where the secret is gone.
 ALTER TABLE keys ADD COLUMN erase_at INTEGER;
 
-WITH RECURSIVE lines (line_id, key_id) AS (
-    SELECT key_id, key_id FROM keys WHERE predecessor_key_id IS NULL
+-- From each key to its successor, which is found by its id.
+WITH RECURSIVE lines (line_id, key_id, successor_key_id) AS (
+    SELECT key_id, key_id, successor_key_id FROM keys WHERE predecessor_key_id IS NULL
     UNION ALL
-    SELECT lines.line_id, keys.key_id FROM lines JOIN keys ON keys.predecessor_key_id = lines.key_id
+    SELECT lines.line_id, keys.key_id, keys.successor_key_id
+    FROM lines JOIN keys ON keys.key_id = lines.successor_key_id
 )
 UPDATE keys SET line_id = lines.line_id FROM lines WHERE lines.key_id = keys.key_id;
+UPDATE keys SET line_id = key_id WHERE line_id IS NULL;
 
 UPDATE keys SET rotate_at = valid_until WHERE key_state = 'active';
 

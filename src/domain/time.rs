@@ -18,6 +18,9 @@ use super::wire::WireField;
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The beginning of the calendar.
+    pub const EARLIEST: Self = Self(jiff::Timestamp::MIN);
+
     /// The instant `microseconds` after 1970-01-01T00:00:00Z, or `None` where
     /// the calendar ends (the year 9999).
     pub fn from_microseconds(microseconds: i64) -> Option<Self> {

@@ -21,7 +21,9 @@ use crate::domain::time::Timestamp;
 /// [`abandon_key`]: UpkeepStore::abandon_key
 #[async_trait]
 pub trait UpkeepStore: Send + Sync + 'static {
-    /// The keys of all scopes that are due, the longest due first: at most so many.
+    /// The keys of all scopes that are due, the longest due first: at most so many. Of
+    /// those to be replaced the ones that have expired, which nothing can be protected
+    /// with any longer, come before all others.
     ///
     /// # Errors
     /// [`Unavailable`].

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestKms, eventually, field_names, in_scope, text};
+use crate::support::{Answer, TestKms, field_names, in_scope, text};
 
 /// Everything that can be done with a key.
 const OPERATIONS: [&str; 6] = ["sign", "verify", "encrypt", "decrypt", "rotate", "revoke"];
@@ -47,7 +47,8 @@ impl Subject {
     }
 }
 
-fn time(value: &Value) -> Timestamp {
+/// The instant in a field.
+pub(crate) fn time(value: &Value) -> Timestamp {
     let written = text(value);
     assert!(written.ends_with('Z'), "{written}");
     written.parse().expect("RFC 3339")
@@ -216,7 +217,13 @@ async fn a_revocation_answers_when_and_the_metadata_stays() {
         let revoked = answer.ok();
         assert_eq!(
             field_names(revoked),
-            ["key_id", "key_state", "receipt_id", "revoked_at"]
+            [
+                "erase_at",
+                "key_id",
+                "key_state",
+                "receipt_id",
+                "revoked_at"
+            ]
         );
         assert_eq!(revoked["key_id"], key_id);
         assert_eq!(revoked["key_state"], "destroyed");
@@ -225,11 +232,21 @@ async fn a_revocation_answers_when_and_the_metadata_stays() {
         assert_eq!(after["revoked_at"], revoked["revoked_at"]);
         assert!(time(&after["revoked_at"]) >= time(&after["created_at"]));
         assert_eq!(after["revocation_reason"], reason);
-        for changed in ["key_state", "revoked_at", "revocation_reason"] {
-            assert_ne!(after[changed], before[changed], "{changed}");
+        assert_eq!(after["erase_at"], revoked["erase_at"]);
+        assert_eq!(after["erase_at"].is_null(), reason == "compromised");
+        assert_eq!(after["rotate_at"], Value::Null);
+        let changed = [
+            "key_state",
+            "revoked_at",
+            "revocation_reason",
+            "rotate_at",
+            "erase_at",
+        ];
+        for name in &changed[..4] {
+            assert_ne!(after[name], before[name], "{name}");
         }
         for (name, value) in before.as_object().expect("an object") {
-            if !["key_state", "revoked_at", "revocation_reason"].contains(&name.as_str()) {
+            if !changed.contains(&name.as_str()) {
                 assert_eq!(&after[name], value, "{name}");
             }
         }
@@ -281,31 +298,4 @@ async fn states_outlive_a_restart() {
     signed.refused(409, "KEY_INACTIVE");
     let signed = kms.sign(&destroyed, b"data").await;
     signed.refused(409, "KEY_REVOKED");
-}
-
-#[tokio::test]
-async fn a_key_past_its_time_still_verifies_but_signs_only_through_its_successor() {
-    let short = [("KMS__KEYS__ROTATION_SCHEDULE__ED25519", "PT1S")];
-    let kms = TestKms::start_with(&short).await;
-    let (key_id, signature) = eventually("a signature in time", || async {
-        let key_id = kms.generate_id("Ed25519").await;
-        let signed = kms.sign(&key_id, b"data").await;
-        (signed.status == 200).then(|| (key_id, signed.body["signature"].clone()))
-    })
-    .await;
-    let refused = eventually("the end of the key's time", || async {
-        let answer = kms.sign(&key_id, b"data").await;
-        (answer.status != 200).then_some(answer)
-    })
-    .await;
-    let details = refused.refused(409, "KEY_INACTIVE");
-    assert_eq!(details, &json!({ "key_state": "active" }));
-    let verified = kms.verify(&key_id, b"data", &signature).await;
-    assert_eq!(verified.ok()["valid"], true);
-
-    let rotated = kms.rotate(&key_id).await;
-    let successor = text(&rotated.ok()["new_key_id"]);
-    let verified = kms.verify(&key_id, b"data", &signature).await;
-    assert_eq!(verified.ok()["valid"], true);
-    assert_eq!(kms.details(successor).await["key_state"], "active");
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use self::ledger::Ledger;
-use self::upkeep::Announced;
+use self::upkeep::{Announced, DueKeys};
 use super::spent_grants::{FORGOTTEN_AT_ONCE, forgettable_before};
 use crate::domain::approval::Grant;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, TrustAnchorId};
@@ -36,6 +36,7 @@ struct State {
     /// By scope first, then by age.
     keys: BTreeMap<(Scope, KeyId), Arc<StoredKey>>,
     scopes: HashMap<KeyId, Scope>,
+    due: DueKeys,
     active_aliases: HashMap<(Scope, KeyAlias), KeyId>,
     usage: HashMap<KeyId, Arc<UsageCounter>>,
     anchors: BTreeMap<(Scope, TrustAnchorId), TrustAnchor>,
@@ -399,6 +400,7 @@ impl State {
         if let Some(name) = active_alias(record) {
             self.active_aliases.insert(name, record.key_id);
         }
+        self.due.add(record);
         self.scopes.insert(record.key_id, record.scope.clone());
         self.keys
             .insert((record.scope.clone(), record.key_id), Arc::new(key));
@@ -409,6 +411,7 @@ impl State {
         let Some(key) = self.keys.remove(&(scope.clone(), key_id)) else {
             return;
         };
+        self.due.remove(&key.record);
         if let Some(name) = active_alias(&key.record) {
             self.active_aliases.remove(&name);
         }

@@ -4,7 +4,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{APPROVAL, Answer, TestKms, base64, in_scope};
+use super::{APPROVAL, Answer, TestKms, base64, in_scope, with};
 
 /// A receipt as the service hands it out.
 pub(crate) struct FoundReceipt {
@@ -90,6 +90,25 @@ impl TestKms {
     /// Revokes as compromised, with an approval.
     pub(crate) async fn revoke(&self, key_id: &str) -> Answer {
         Answer::of(self.revoke_request(key_id)).await
+    }
+
+    /// A step in a key's life with these fields, with an approval.
+    pub(crate) async fn step(&self, key_id: &str, step: &str, fields: Value) -> Answer {
+        let path = format!("/kms/v1/keys/{key_id}/{step}");
+        self.post_approved(&path, &in_scope(fields)).await
+    }
+
+    /// Revokes for this reason, with an approval.
+    pub(crate) async fn revoke_as(&self, key_id: &str, reason: &str) -> Answer {
+        let fields = json!({ "revocation_reason": reason });
+        self.step(key_id, "revoke", fields).await
+    }
+
+    /// Changes a key's alias or policy, with an approval.
+    pub(crate) async fn update(&self, key_id: &str, fields: Value) -> Answer {
+        let body = in_scope(with(fields, json!({ "approval_token": APPROVAL })));
+        let path = format!("/kms/v1/keys/{key_id}");
+        Answer::of(self.request(Method::PATCH, &path).json(&body)).await
     }
 
     /// The metadata of a key of the usual scope.

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyId, KeyRef};
-use crate::domain::key::{HsmBackendName, KeyState, RevocationReason};
+use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, KeyUpdate, RevocationReason};
 use crate::domain::key_usage::{KeyUsage, KeyUsageSet};
 use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
-use crate::ports::data_plane::{Change, Conflict, KeyQuery};
+use crate::ports::data_plane::{Change, Conflict, KeyQuery, LineQuery};
 
 pub(super) async fn a_key_is_found_in_its_scope_only(store: Store) {
     let key = key_with_alias("line");
@@ -318,6 +318,87 @@ pub(super) async fn keys_are_counted_by_type_and_state(store: Store) {
         "active, pending, archived, destroyed"
     );
     assert_eq!(counts.get(KeyType::Aes256, KeyState::Active), 0);
+}
+
+pub(super) async fn a_line_comes_in_pages_by_its_rotations(store: Store) {
+    let first = key_with_alias("line");
+    let (scope_of_line, line_id) = (first.record.scope.clone(), first.record.key_id);
+    let mut line = vec![line_id];
+    insert(&*store, first.clone()).await;
+    let mut newest = first.record;
+    for rotation_count in 1..6 {
+        let mut successor = stored_key();
+        successor.record.line_id = line_id;
+        successor.record.rotation_count = rotation_count;
+        let replaced = newest.replaced_at_once(successor.record.key_id, now());
+        let rotate = changes(vec![
+            Change::UpdateKey(replaced.expect("active")),
+            Change::InsertKey(successor.clone()),
+        ]);
+        store.commit(rotate).await.expect("nothing conflicts");
+        line.push(successor.record.key_id);
+        newest = successor.record;
+    }
+    insert(&*store, stored_key()).await;
+    let query = |after, limit| LineQuery {
+        scope: scope_of_line.clone(),
+        line_id,
+        after,
+        limit,
+    };
+    let ids = async |query| {
+        let page = store.list_line(query).await.expect("available");
+        let ids: Vec<KeyId> = page.keys.iter().map(|key| key.key_id).collect();
+        (ids, page.has_more)
+    };
+    assert_eq!(ids(query(None, 10)).await, (line.clone(), false));
+    assert_eq!(ids(query(None, 6)).await, (line.clone(), false));
+    assert_eq!(ids(query(None, 4)).await, (line[..4].to_vec(), true));
+    assert_eq!(ids(query(Some(3), 4)).await, (line[4..].to_vec(), false));
+    assert_eq!(ids(query(Some(5), 4)).await, (vec![], false));
+    let foreign = LineQuery {
+        scope: scope("other"),
+        ..query(None, 10)
+    };
+    assert_eq!(ids(foreign).await, (vec![], false));
+}
+
+pub(super) async fn a_key_stays_in_its_line(store: Store) {
+    let key = stored_key();
+    insert(&*store, key.clone()).await;
+    let mut moved = key.record.archived(now()).expect("active");
+    moved.line_id = KeyId::generate();
+    let moved = changes(vec![Change::UpdateKey(moved)]);
+    assert_eq!(conflict(store.commit(moved).await), Conflict::KeyChanged);
+}
+
+pub(super) async fn an_update_moves_the_alias_for_whoever_looks(store: Store) {
+    let key = key_with_alias("before");
+    let scope = key.record.scope.clone();
+    insert(&*store, key.clone()).await;
+    insert(&*store, key_with_alias("taken")).await;
+    let look = async |alias: &str| {
+        let found = store.find_key(&scope, &by_alias(alias)).await;
+        found.expect("available").map(|key| key.record.clone())
+    };
+    // What is in memory from here on must not answer later.
+    assert_eq!(look("before").await, Some(key.record.clone()));
+    assert_eq!(look("after").await, None);
+    let rename = |record: &KeyRecord, alias: &str| {
+        let changed = record.changed(KeyUpdate {
+            key_alias: Some(Some(alias.parse().expect("valid"))),
+            ..KeyUpdate::default()
+        });
+        changed.expect("active")
+    };
+    let taken = changes(vec![Change::UpdateKey(rename(&key.record, "taken"))]);
+    assert_eq!(conflict(store.commit(taken).await), Conflict::AliasTaken);
+    let renamed = rename(&key.record, "after");
+    let update = changes(vec![Change::UpdateKey(renamed.clone())]);
+    store.commit(update).await.expect("it is free");
+    assert_eq!(look("before").await, None);
+    assert_eq!(look("after").await, Some(renamed));
+    insert(&*store, key_with_alias("before")).await;
 }
 
 fn all_of(scope: crate::domain::scope::Scope) -> KeyQuery {

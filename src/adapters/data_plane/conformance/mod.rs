@@ -88,7 +88,10 @@ promises! {
         a_revoked_key_has_no_handle
         a_conflict_in_a_later_change_undoes_the_earlier_ones
         pages_follow_each_other_and_filters_hold
-        keys_are_counted_by_type_and_state;
+        keys_are_counted_by_type_and_state
+        a_line_comes_in_pages_by_its_rotations
+        a_key_stays_in_its_line
+        an_update_moves_the_alias_for_whoever_looks;
     handles:
         a_replaced_handle_is_found_at_once_by_every_name
         a_handle_is_replaced_only_where_it_is_still_the_old_one
@@ -131,9 +134,11 @@ promises! {
         a_use_of_a_changed_key_leaves_neither_receipt_nor_count
         a_use_of_an_unknown_key_conflicts
         of_more_uses_than_are_left_exactly_those_are_kept
-        everyone_who_asks_gets_the_same_counter;
+        everyone_who_asks_gets_the_same_counter
+        the_latest_use_is_kept_with_its_count;
     upkeep:
         keys_are_due_by_their_state_the_longest_due_first
+        a_key_that_has_expired_is_due_before_all_others
         the_secret_of_a_revoked_key_is_kept_until_it_is_erased_and_then_gone
         a_task_is_one_holders_until_its_lease_ends
         a_lease_from_a_clock_that_was_set_back_keeps_nobody_out

@@ -91,6 +91,28 @@ pub(super) async fn keys_are_due_by_their_state_the_longest_due_first(store: Sto
     assert_eq!(due(&*store, erase, later(400), 10).await, []);
 }
 
+pub(super) async fn a_key_that_has_expired_is_due_before_all_others(store: Store) {
+    let keys = [(10, 100), (20, 50), (30, 40), (40, 45), (70, 80)].map(|(due, end)| {
+        let mut key = stored_key();
+        key.record.rotate_at = Some(later(due));
+        key.record.valid_until = later(end);
+        key
+    });
+    for key in &keys {
+        insert(&*store, key.clone()).await;
+    }
+    let [first, second, third, fourth, _] = keys.map(|key| key.record.key_id);
+    let rotate = DueKind::Rotate;
+    let all = [third, fourth, first, second];
+    assert_eq!(due(&*store, rotate, later(49), 10).await, all);
+    for limit in 0..4 {
+        let some = due(&*store, rotate, later(49), limit).await;
+        assert_eq!(some, all[..limit], "{limit}");
+    }
+    let told = store.keys_due(rotate, later(49), 1).await;
+    assert_eq!(told.expect("available")[0].due_at, later(30));
+}
+
 pub(super) async fn the_secret_of_a_revoked_key_is_kept_until_it_is_erased_and_then_gone(
     store: Store,
 ) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Store, conflict, insert, now, revocation, stored_key, use_of};
+use crate::domain::time::Period;
 use crate::ports::data_plane::{CommitError, Conflict};
 
 pub(super) async fn a_use_of_a_changed_key_leaves_neither_receipt_nor_count(store: Store) {
@@ -68,4 +69,24 @@ pub(super) async fn everyone_who_asks_gets_the_same_counter(store: Store) {
     assert!(Arc::ptr_eq(&one, &other.expect("available")));
     let later = store.usage_counter(key_id).await.expect("available");
     assert!(Arc::ptr_eq(&one, &later));
+}
+
+pub(super) async fn the_latest_use_is_kept_with_its_count(store: Store) {
+    let key = stored_key();
+    let key_id = key.record.key_id;
+    insert(&*store, key.clone()).await;
+    let look = async || store.usage_count(key_id).await.expect("available");
+    assert_eq!(look().await.last_used_at, None);
+    let counter = store.usage_counter(key_id).await.expect("available");
+    for (seconds, used) in [(0, 1), (60, 2), (30, 3)] {
+        let at = now().plus(Period::seconds(seconds));
+        let reservation = counter.reserve(at, 10, false).expect("some are left");
+        let kept = store.commit(use_of(&key.record, reservation)).await;
+        kept.expect("nothing conflicts");
+        assert_eq!(look().await.used, used);
+    }
+    assert_eq!(
+        look().await.last_used_at,
+        Some(now().plus(Period::seconds(60)))
+    );
 }

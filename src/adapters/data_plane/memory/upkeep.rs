@@ -1,5 +1,7 @@
 //! Upkeep in memory: what is due, leases and intents.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 
 use super::MemoryDataPlane;
@@ -16,33 +18,55 @@ pub(super) struct Announced {
     pub(super) is_abandoned: bool,
 }
 
-fn due_at(kind: DueKind, record: &KeyRecord) -> Option<Timestamp> {
-    match (kind, record.key_state) {
-        (DueKind::Rotate, KeyState::Active) => record.rotate_at,
-        (DueKind::Archive, KeyState::PendingRotation) => record.grace_until,
-        (DueKind::Erase, KeyState::Destroyed) => record.erase_at,
-        _ => None,
+/// Keys by the instant at which they are due, as the partial indexes of a database
+/// would have them: what is due is found without looking at what is not.
+#[derive(Default)]
+pub(super) struct DueKeys {
+    due: BTreeSet<(DueKind, Timestamp, KeyId)>,
+    /// Active keys by their ends.
+    expiring: BTreeSet<(Timestamp, KeyId)>,
+}
+
+impl DueKeys {
+    pub(super) fn add(&mut self, record: &KeyRecord) {
+        self.due.extend(entry_of(record));
+        self.expiring.extend(end_of(record));
+    }
+
+    pub(super) fn remove(&mut self, record: &KeyRecord) {
+        if let Some(entry) = entry_of(record) {
+            self.due.remove(&entry);
+        }
+        if let Some(entry) = end_of(record) {
+            self.expiring.remove(&entry);
+        }
+    }
+
+    fn of(&self, kind: DueKind, at: Timestamp) -> impl Iterator<Item = (Timestamp, KeyId)> {
+        let first = (kind, Timestamp::EARLIEST, KeyId::from_bytes([0; 16]));
+        let last = (kind, at, KeyId::from_bytes([0xff; 16]));
+        let due = self.due.range(first..=last);
+        due.map(|(_, due_at, key_id)| (*due_at, *key_id))
+    }
+
+    fn expired(&self, at: Timestamp) -> impl Iterator<Item = KeyId> {
+        let last = (at, KeyId::from_bytes([0xff; 16]));
+        self.expiring.range(..=last).map(|(_, key_id)| *key_id)
     }
 }
 
-impl MemoryDataPlane {
-    fn due(&self, kind: DueKind, at: Timestamp) -> Result<Vec<DueKey>, Unavailable> {
-        let state = self.open()?;
-        let mut due: Vec<DueKey> = state
-            .keys
-            .values()
-            .filter_map(|key| {
-                let due_at = due_at(kind, &key.record).filter(|due| *due <= at)?;
-                Some(DueKey {
-                    key_id: key.record.key_id,
-                    scope: key.record.scope.clone(),
-                    due_at,
-                })
-            })
-            .collect();
-        due.sort_by_key(|due| due.due_at);
-        Ok(due)
-    }
+fn entry_of(record: &KeyRecord) -> Option<(DueKind, Timestamp, KeyId)> {
+    let (kind, due_at) = match record.key_state {
+        KeyState::Active => (DueKind::Rotate, record.rotate_at),
+        KeyState::PendingRotation => (DueKind::Archive, record.grace_until),
+        KeyState::Archived => return None,
+        KeyState::Destroyed => (DueKind::Erase, record.erase_at),
+    };
+    Some((kind, due_at?, record.key_id))
+}
+
+fn end_of(record: &KeyRecord) -> Option<(Timestamp, KeyId)> {
+    (record.key_state == KeyState::Active).then_some((record.valid_until, record.key_id))
 }
 
 #[async_trait]
@@ -53,9 +77,27 @@ impl UpkeepStore for MemoryDataPlane {
         at: Timestamp,
         limit: usize,
     ) -> Result<Vec<DueKey>, Unavailable> {
-        let mut due = self.due(kind, at)?;
-        due.truncate(limit);
-        Ok(due)
+        let state = self.open()?;
+        let found = |key_id| state.kept_key(key_id).map(|key| &key.record);
+        let expired: Vec<KeyId> = match kind {
+            DueKind::Rotate => state.due.expired(at).take(limit).collect(),
+            DueKind::Archive | DueKind::Erase => Vec::new(),
+        };
+        let is_in_time = |key_id: &KeyId| {
+            kind != DueKind::Rotate || found(*key_id).is_some_and(|key| key.valid_until > at)
+        };
+        let in_time = state.due.of(kind, at).map(|(_, key_id)| key_id);
+        let due = expired
+            .into_iter()
+            .chain(in_time.filter(is_in_time))
+            .take(limit)
+            .filter_map(found)
+            .map(|record| DueKey {
+                key_id: record.key_id,
+                scope: record.scope.clone(),
+                due_at: entry_of(record).map_or(record.valid_until, |(_, due_at, _)| due_at),
+            });
+        Ok(due.collect())
     }
 
     async fn count_due(
@@ -64,7 +106,7 @@ impl UpkeepStore for MemoryDataPlane {
         at: Timestamp,
         most: usize,
     ) -> Result<u64, Unavailable> {
-        Ok(self.due(kind, at)?.len().min(most) as u64)
+        Ok(self.open()?.due.of(kind, at).take(most).count() as u64)
     }
 
     async fn keys_held(

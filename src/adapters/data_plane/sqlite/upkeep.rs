@@ -1,6 +1,6 @@
 //! The statements of upkeep: what is due, leases, and keys that were announced.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::rows::{counted, instant, parsed};
 use crate::domain::ids::KeyId;
@@ -38,31 +38,47 @@ macro_rules! due {
     };
 }
 
-/// The keys that are due, the longest due first.
+/// The keys that are due: those that have expired first, then the longest due.
 pub(super) fn keys_due(
     connection: &Connection,
     kind: DueKind,
     at: Timestamp,
     limit: usize,
 ) -> rusqlite::Result<Vec<DueKey>> {
-    connection
-        .prepare_cached(due!(
-            "key_id, tenant_id, environment, plane",
-            kind,
-            "LIMIT ?2"
-        ))?
-        .query_map(params![at.microseconds(), bound(limit)], |row| {
-            Ok(DueKey {
-                key_id: KeyId::from_bytes(row.get(0)?),
-                scope: Scope {
-                    tenant_id: parsed(row, 1)?,
-                    environment: parsed(row, 2)?,
-                    plane: parsed(row, 3)?,
-                },
-                due_at: instant(row, 4)?,
-            })
-        })?
-        .collect()
+    const EXPIRED: &str = "SELECT key_id, tenant_id, environment, plane, \
+         coalesce(rotate_at, valid_until) FROM keys INDEXED BY keys_to_rotate_first \
+         WHERE key_state = 'active' AND valid_until <= ?1 ORDER BY valid_until LIMIT ?2";
+    const IN_TIME: &str = "SELECT key_id, tenant_id, environment, plane, rotate_at \
+         FROM keys INDEXED BY keys_to_rotate WHERE key_state = 'active' AND rotate_at <= ?1 \
+         AND valid_until > ?1 ORDER BY rotate_at LIMIT ?2";
+    let find = |sql, limit| {
+        connection
+            .prepare_cached(sql)?
+            .query_map(params![at.microseconds(), bound(limit)], read_due)?
+            .collect::<rusqlite::Result<Vec<_>>>()
+    };
+    if kind != DueKind::Rotate {
+        let columns = due!("key_id, tenant_id, environment, plane", kind, "LIMIT ?2");
+        return find(columns, limit);
+    }
+    let mut keys = find(EXPIRED, limit)?;
+    // Passes over the expired ones, of which there are fewer than the limit then.
+    if keys.len() < limit {
+        keys.extend(find(IN_TIME, limit - keys.len())?);
+    }
+    Ok(keys)
+}
+
+fn read_due(row: &Row<'_>) -> rusqlite::Result<DueKey> {
+    Ok(DueKey {
+        key_id: KeyId::from_bytes(row.get(0)?),
+        scope: Scope {
+            tenant_id: parsed(row, 1)?,
+            environment: parsed(row, 2)?,
+            plane: parsed(row, 3)?,
+        },
+        due_at: instant(row, 4)?,
+    })
 }
 
 /// How many keys are due, as far as is counted.

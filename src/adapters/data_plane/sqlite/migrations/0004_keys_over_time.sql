@@ -27,6 +27,7 @@ CREATE INDEX keys_of_line ON keys (tenant_id, environment, plane, line_id, rotat
 
 -- What a task finds that comes by now and then, the longest due first.
 CREATE INDEX keys_to_rotate ON keys (rotate_at) WHERE key_state = 'active';
+CREATE INDEX keys_to_rotate_first ON keys (valid_until) WHERE key_state = 'active';
 CREATE INDEX keys_to_archive ON keys (grace_until) WHERE key_state = 'pending_rotation';
 CREATE INDEX keys_to_erase ON keys (erase_at) WHERE erase_at IS NOT NULL;
 

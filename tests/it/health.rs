@@ -172,7 +172,7 @@ async fn a_store_that_cannot_be_written_makes_it_unready_until_it_can_again() {
     assert_eq!(checks_that(&unready.body, "fail"), ["store"]);
     assert_eq!(
         checks_that(&unready.body, "pass"),
-        ["hsm", "kek", "ledger", "trust_store"]
+        ["hsm", "kek", "ledger", "scheduler", "trust_store"]
     );
     // What only reads goes on.
     kms.get_operations("/health").await.ok();

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::token_service::hsm_check;
-use crate::support::{KmsProcess, TokenLoad, TokenService, base64, eventually, in_scope, text};
+use crate::support::{
+    KmsProcess, TokenLoad, TokenService, all, base64, eventually, in_scope, text,
+};
 
 /// How long a call may take in these tests, and how much later the answer may be on
 /// a machine that is busy with other tests.
@@ -49,9 +51,9 @@ async fn signatures_that_hang_are_refused_in_time_and_cost_nobody_else_anything(
 
     // All that there are, with all that take their place: who does not need the token
     // is still served, and the rest in time.
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(4) {
-        tokio::join!(load.wave(&kms), load.wave(&kms), load.wave(&kms));
+    for _ in 0..2 {
+        let waves = (0..8).map(|_| load.wave(&kms));
+        all(waves).await;
     }
     let slowest = load.take_slowest();
     assert!(slowest < Duration::from_secs(1) + BUSY, "{slowest:?}");

@@ -8,9 +8,11 @@
  *   C_Sign=once:0x30   the same, for one call of any function; the file is emptied first
  *   C_Sign=after:0x30  does it, and returns that value all the same
  *   C_Sign=once-after:0x30
- *                      the same, for one call
+ *                      the same, for one call, and not where only the length is asked
+ *   C_Sign=once-logout logs its session out before one call
  *   C_Sign=hang        does not return while the line stands there
  *   hide=0x1087        the token's list lacks this mechanism
+ *   flip=0x162         this attribute, true or false, is told the other way round
  *
  * Every call whose name stands in a line `count=C_Login` is written down in the file
  * with `.calls` at its end. */
@@ -94,6 +96,8 @@ static word forward(int place, const char *name, word a, word b, word c, word d,
         word done = real->functions[place](a, b, c, d, e, f, g, h);
         return done ? done : strtoul(value + 6, NULL, 0);
     }
+    if (strncmp(value, "once-after:", 11) == 0 && place >= 29 && place <= 43 && d == 0)
+        return real->functions[place](a, b, c, d, e, f, g, h);
     if (strncmp(value, "once", 4) == 0) {
         /* Whoever empties the file is the one whose call fails. */
         char taken[512];
@@ -101,6 +105,10 @@ static word forward(int place, const char *name, word a, word b, word c, word d,
         if (rename(control_file(), taken) != 0)
             return real->functions[place](a, b, c, d, e, f, g, h);
         unlink(taken);
+        if (strcmp(value, "once-logout") == 0) {
+            real->functions[19](a, 0, 0, 0, 0, 0, 0, 0); /* C_Logout */
+            return real->functions[place](a, b, c, d, e, f, g, h);
+        }
         if (strncmp(value, "once-after:", 11) == 0) {
             word done = real->functions[place](a, b, c, d, e, f, g, h);
             return done ? done : strtoul(value + 11, NULL, 0);
@@ -122,7 +130,6 @@ FORWARDED(6, C_GetTokenInfo)
 FORWARDED(12, C_OpenSession)
 FORWARDED(18, C_Login)
 FORWARDED(22, C_DestroyObject)
-FORWARDED(24, C_GetAttributeValue)
 FORWARDED(26, C_FindObjectsInit)
 FORWARDED(29, C_EncryptInit)
 FORWARDED(30, C_Encrypt)
@@ -148,6 +155,26 @@ static word C_GetMechanismList(word slot, word *mechanisms, word *number, word d
         *number = kept;
     }
     fclose(control);
+    return done;
+}
+
+/* CK_ATTRIBUTE. */
+struct attribute {
+    word type;
+    unsigned char *value;
+    word length;
+};
+
+static word C_GetAttributeValue(word session, word object, word template, word number, word e,
+                                word f, word g, word h) {
+    word done =
+        forward(24, "C_GetAttributeValue", session, object, template, number, e, f, g, h);
+    char value[256];
+    if (done || !said("flip", value, sizeof value)) return done;
+    struct attribute *told = (struct attribute *)template;
+    for (word i = 0; i < number; i++)
+        if (told[i].type == strtoul(value, NULL, 0) && told[i].value && told[i].length == 1)
+            *told[i].value ^= 1;
     return done;
 }
 

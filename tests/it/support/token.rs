@@ -13,7 +13,10 @@ const SOURCE: &str = include_str!("forwarding_module.c");
 pub(crate) const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 /// Where Debian's p11-kit has the module that speaks to its server.
-pub(crate) const CLIENT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
+pub(crate) fn p11_kit_client() -> String {
+    let machine = std::env::consts::ARCH;
+    format!("/usr/lib/{machine}-linux-gnu/pkcs11/p11-kit-client.so")
+}
 
 /// The label of the token that a [`TokenFolder`] has.
 pub(crate) const LABEL: &str = "kms-tests";

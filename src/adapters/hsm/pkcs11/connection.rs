@@ -27,6 +27,9 @@ pub(super) struct Connector {
     module: PathBuf,
     name: TokenName,
     current: ArcSwapOption<Generation>,
+    /// What the token could do when it was last connected. A connection that was lost
+    /// a moment ago does not change that.
+    abilities: ArcSwapOption<Abilities>,
     attempts: Mutex<Attempts>,
     /// A PIN for the next attempt. Apart from the attempts, whose lock is held for as
     /// long as one takes.
@@ -53,6 +56,7 @@ impl Connector {
             module,
             name,
             current: ArcSwapOption::empty(),
+            abilities: ArcSwapOption::empty(),
             attempts: Mutex::new(Attempts {
                 pin,
                 pin_refused: None,
@@ -69,6 +73,11 @@ impl Connector {
     /// The connection in force.
     pub(super) fn current(&self) -> Option<Arc<Generation>> {
         self.current.load_full()
+    }
+
+    /// What the token can do; `None` before it was connected for the first time.
+    pub(super) fn abilities(&self) -> Option<Arc<Abilities>> {
+        self.abilities.load_full()
     }
 
     /// A session under the connection in force, which is made where there is none.
@@ -111,6 +120,8 @@ impl Connector {
                     serial = token.serial,
                     "token connected"
                 );
+                let abilities = Arc::new(session.generation.abilities);
+                self.abilities.store(Some(abilities));
                 self.current.store(Some(Arc::clone(&session.generation)));
             }
             Err(fault) => attempts.failed(fault),
@@ -134,6 +145,7 @@ impl Connector {
             .is_some_and(|current| current.number == generation.number);
         if is_in_force {
             tracing::warn!(reason = ?why, "the connection to the token is lost");
+            generation.end();
             self.current.store(None);
         }
     }

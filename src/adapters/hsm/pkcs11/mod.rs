@@ -135,10 +135,10 @@ impl HsmBackend for Pkcs11Hsm {
     }
 
     fn algorithms(&self, key_type: KeyType) -> Result<Vec<Algorithm>, HsmError> {
-        match self.workers.connector().current() {
-            Some(generation) => Ok(generation.abilities.algorithms(key_type)),
+        match self.workers.connector().abilities() {
+            Some(abilities) => Ok(abilities.algorithms(key_type)),
             None => Err(HsmError::Unavailable(Box::new(TokenError::Away(
-                "no token is connected".to_owned(),
+                "no token was connected yet".to_owned(),
             )))),
         }
     }

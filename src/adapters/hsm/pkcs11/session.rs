@@ -39,6 +39,7 @@ pub(super) struct Generation {
     /// Whether the configuration names the token's serial, and not its label alone.
     pub(super) is_called_by_serial: bool,
     found: CoherentCache<KeyId, Arc<FoundKey>>,
+    is_over: AtomicBool,
 }
 
 /// A key's object, where it was found.
@@ -66,7 +67,13 @@ impl Generation {
             abilities,
             is_called_by_serial,
             found: CoherentCache::new(REMEMBERED_OBJECTS),
+            is_over: AtomicBool::new(false),
         }
+    }
+
+    /// Ends it, before another login is tried.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     /// Forgets where a key was found.
@@ -126,13 +133,16 @@ impl TokenSession {
     /// The login ends with the last session (PKCS#11 v3.1 §5.6.8), and whenever
     /// anybody in this process logs out. Without it secrets are not refused but
     /// simply not found: that they are not there means nothing before this was asked.
+    /// A login that came back meanwhile is another connection's, which began after
+    /// this one was ended.
     ///
     /// # Errors
     /// [`CallFault::SessionLost`] without a login; as the token's.
     pub(super) fn require_login(&self) -> Result<(), CallFault> {
         let (_visit, session) = self.enter()?;
-        match session.get_session_info()?.session_state() {
-            SessionState::RwUser => Ok(()),
+        let state = session.get_session_info()?.session_state();
+        match self.generation.is_over.load(Ordering::SeqCst) {
+            false if state == SessionState::RwUser => Ok(()),
             _ => Err(CallFault::SessionLost(TokenError::Away(
                 "the session is no longer logged in".to_owned(),
             ))),

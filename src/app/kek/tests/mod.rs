@@ -26,6 +26,7 @@ use crate::domain::key::{KeyHandle, StoredKey};
 use crate::domain::secret::SecretBytes;
 use crate::ports::data_plane::{Change, DataPlane, Transaction};
 use crate::ports::material::{Material, Standing};
+use crate::ports::upkeep_store::{KeyIntent, UpkeepStore as _};
 use crate::telemetry::metrics::Metrics;
 
 /// How long a request may take here.
@@ -75,6 +76,14 @@ impl Scene {
             record,
             handle: Some(handle),
         };
+        if key.record.backend.keeps_keys() {
+            let intent = KeyIntent {
+                key_id: key.record.key_id,
+                backend: key.record.backend,
+                begun_at: key.record.created_at,
+            };
+            self.store.begin_key(intent).await.expect("memory");
+        }
         let inserting = Transaction {
             changes: vec![Change::InsertKey(key.clone())],
             ..Transaction::default()

@@ -9,7 +9,9 @@ mod erasure;
 mod faults;
 mod hsm;
 mod life;
+mod schedule;
 mod store;
+mod two_years;
 mod whole;
 
 use std::sync::Mutex;

@@ -14,13 +14,15 @@ use crate::domain::key::HsmBackendName;
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
 use crate::domain::permit::{Decrypt, Encrypt, Permit, Sign, Verify};
 use crate::domain::secret::SecretBytes;
-use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, Nonce};
+use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
 
 pub(super) struct BookkeepingHsm {
     name: HsmBackendName,
     software: SoftwareHsm,
     /// Whether it makes and erases nothing for the moment.
     is_away: AtomicBool,
+    /// The keys that it does not erase.
+    stubborn: Mutex<BTreeSet<KeyId>>,
     /// The handles of the keys that are in the backend.
     holds: Mutex<BTreeMap<KeyId, Vec<u8>>>,
 }
@@ -31,12 +33,18 @@ impl BookkeepingHsm {
             name,
             software,
             is_away: AtomicBool::new(false),
+            stubborn: Mutex::default(),
             holds: Mutex::default(),
         }
     }
 
     pub(super) fn set_away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    /// Does not erase this key any longer.
+    pub(super) fn hold_on_to(&self, key_id: KeyId) {
+        self.stubborn.lock().unwrap().insert(key_id);
     }
 
     fn require_there(&self) -> Result<(), HsmError> {
@@ -122,6 +130,9 @@ impl HsmBackend for BookkeepingHsm {
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
         self.require_there()?;
         let key_id = permit.record().key_id;
+        if self.stubborn.lock().unwrap().contains(&key_id) {
+            return Err(HsmError::Fault(HsmFault::Refused));
+        }
         self.holds.lock().unwrap().remove(&key_id);
         self.software.erase(permit).await
     }

@@ -249,7 +249,7 @@ async fn an_update_moves_the_alias_and_counts_at_once() {
         ..KeyUpdate::default()
     };
     let taken = bench.update(key.key_id, to(Some("taken"))).await;
-    let taken = taken.err().expect("refused").to_string();
+    let taken = taken.expect_err("refused").to_string();
     assert!(taken.contains("key_alias"), "{taken}");
     let moved = bench.update(key.key_id, to(Some("moved"))).await;
     assert_eq!(moved.expect("active").version, key.version + 1);

@@ -176,12 +176,13 @@ impl KmsService {
     pub async fn run_scheduler(&self, scheduler: &mut Scheduler) -> Result<Round, KmsError> {
         scheduler.rounds += 1;
         let mut round = Round::default();
+        // Whoever does this does it well, and however many at once.
+        self.clear_up(scheduler).await?;
         if self.hold_lease(scheduler).await? {
             for kind in DueKind::ALL {
                 self.do_due(scheduler, kind, &mut round).await?;
             }
             self.look_ahead(scheduler).await?;
-            self.clear_up(scheduler).await?;
         } else {
             round.is_standby = true;
         }

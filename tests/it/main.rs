@@ -46,6 +46,7 @@ mod pkcs11;
 mod pkcs11_check;
 mod pkcs11_faults;
 mod pkcs11_hangs;
+mod pkcs11_orphans;
 mod pkcs11_proxy;
 mod pkcs11_start;
 mod policy;

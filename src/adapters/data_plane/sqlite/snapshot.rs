@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use super::archive::file;
 use super::ledger::rows;
@@ -201,7 +201,22 @@ fn copy(store: &Connection, to: &Path) -> rusqlite::Result<()> {
     let path = path
         .to_str()
         .ok_or_else(|| rusqlite::Error::InvalidPath(to.to_owned()))?;
-    store.execute("VACUUM INTO ?1", params![path]).map(drop)
+    store.execute("VACUUM INTO ?1", params![path])?;
+    forget_what_was_under_way(to)
+}
+
+/// A key that was announced when the snapshot was taken may have been stored a moment
+/// later: whoever restores the snapshot must not give it up, and destroy it in the
+/// token of a store that they may come back to.
+fn forget_what_was_under_way(copy: &Path) -> rusqlite::Result<()> {
+    let copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // An earlier schema has neither.
+    for table in ["key_intents", "leases"] {
+        if copy.table_exists(None, table)? {
+            copy.execute(&format!("DELETE FROM {table}"), [])?;
+        }
+    }
+    Ok(())
 }
 
 fn require_sound(

@@ -10,9 +10,12 @@ use super::{Folder, one_receipt};
 use crate::adapters::data_plane::conformance::{insert, revocation, stored_key};
 use crate::adapters::data_plane::sqlite::snapshot::{self, SnapshotFault, Thoroughness};
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteDataPlane, open};
+use crate::domain::key::HsmBackendName;
 use crate::domain::ledger::LedgerFlaw;
+use crate::domain::time::Period;
 use crate::ports::data_plane::DataPlane as _;
 use crate::ports::ledger_store::LedgerStore as _;
+use crate::ports::upkeep_store::{KeyIntent, Lease, UpkeepStore as _};
 
 /// A store with keys, one of them destroyed, and so many receipts.
 async fn filled(folder: &Folder, receipts: u64) -> SqliteDataPlane {
@@ -69,6 +72,39 @@ fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_is_nobodys_to_go_on_with_in_a_snapshot() {
+    let (folder, target) = (Folder::new(), Folder::new());
+    let store = filled(&folder, 3).await;
+    let now = stored_key().record.created_at;
+    let intent = KeyIntent {
+        key_id: stored_key().record.key_id,
+        backend: HsmBackendName::Pkcs11,
+        begun_at: now,
+    };
+    store.begin_key(intent).await.expect("available");
+    let later = now.plus(Period::days(1));
+    let lease = Lease {
+        holder: [1; 16],
+        until: later,
+    };
+    let taken = store.take_lease("task", now, lease).await;
+    assert!(taken.expect("available"));
+    snapshot::take(&folder.database(), &target.database()).expect("taken");
+    let copy = target.open();
+    let open = copy.open_intents(later, 10).await.expect("available");
+    assert_eq!(open, []);
+    let other = Lease {
+        holder: [2; 16],
+        ..lease
+    };
+    let taken = copy.take_lease("task", now, other).await;
+    assert!(taken.expect("available"));
+    // The store itself goes on with both.
+    let open = store.open_intents(later, 10).await.expect("available");
+    assert_eq!(open, [intent]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, KmsProcess, TestKms, base64, eventually, in_scope};
 
-const CHECKS: [&str; 5] = ["hsm", "kek", "ledger", "store", "trust_store"];
+const CHECKS: [&str; 5] = ["hsm", "kek", "ledger", "scheduler", "store", "trust_store"];
 
 /// The names of the checks with this status, sorted.
 fn checks_that(health: &Value, status: &str) -> Vec<String> {
@@ -172,7 +172,7 @@ async fn a_store_that_cannot_be_written_makes_it_unready_until_it_can_again() {
     assert_eq!(checks_that(&unready.body, "fail"), ["store"]);
     assert_eq!(
         checks_that(&unready.body, "pass"),
-        ["hsm", "kek", "ledger", "trust_store"]
+        ["hsm", "kek", "ledger", "scheduler", "trust_store"]
     );
     // What only reads goes on.
     kms.get_operations("/health").await.ok();

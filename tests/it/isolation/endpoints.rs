@@ -73,14 +73,15 @@ impl Endpoint {
         is_approved: bool,
     ) -> RequestBuilder {
         let mut path = format!("{}{}", self.path(things), self.query);
-        if self.method != Method::POST && self.names != Names::Nothing {
+        let has_body = [Method::POST, Method::PATCH].contains(&self.method);
+        if !has_body && self.names != Names::Nothing {
             path = format!("{path}?{}", asked.scope.query());
         }
         let mut request = kms.request_over(&caller.client, self.method.clone(), &path);
         if is_approved {
             request = request.header("X-Approval-Token", APPROVAL);
         }
-        if self.method == Method::POST {
+        if has_body {
             request.json(&with(asked.scope.fields(), (self.fields)(things)))
         } else {
             request
@@ -104,6 +105,7 @@ pub(super) fn every_endpoint() -> Vec<Endpoint> {
     use Names::{Key, Nothing, Record, Scope};
     let get = |route, names| Endpoint::new(Method::GET, route, names);
     let post = |route, names| Endpoint::new(Method::POST, route, names);
+    let patch = |route, names| Endpoint::new(Method::PATCH, route, names);
     let delete = |route, names| Endpoint::new(Method::DELETE, route, names);
     let reason = |_: &Things| json!({ "revocation_reason": "retired" });
     vec![
@@ -111,6 +113,8 @@ pub(super) fn every_endpoint() -> Vec<Endpoint> {
         get("/kms/v1/keys", Scope),
         get("/kms/v1/keys/{key_id}", Key).at(|things| &things.pair),
         get("/kms/v1/keys/alias/{alias}", Key).at(|things| &things.alias),
+        get("/kms/v1/keys/{key_id}/versions", Key).at(|things| &things.pair),
+        get("/kms/v1/keys/alias/{alias}/versions", Key).at(|things| &things.alias),
         get("/kms/v1/receipts/{receipt_id}", Record).at(|things| &things.receipt),
         get("/kms/v1/receipts", Scope),
         get("/kms/v1/ledger/checkpoint", Nothing),
@@ -136,15 +140,25 @@ pub(super) fn every_endpoint() -> Vec<Endpoint> {
             json!({ "certificate": things.spare_certificate, "anchor_type": "internal_ca" })
         }),
         delete("/kms/v1/trust-anchors/{trust_anchor_id}", Record).at(|things| &things.anchor),
+        patch("/kms/v1/keys/alias/{alias}", Key)
+            .at(|things| &things.alias)
+            .with(|_| json!({ "access_policy": { "max_usage_per_day": 9_000 } })),
         // The alias moves on to the successor; the old key keeps its id.
         post("/kms/v1/keys/{key_id}/rotate", Key).at(|things| &things.pair),
         post("/kms/v1/keys/alias/{alias}/rotate", Key).at(|things| &things.alias),
+        post("/kms/v1/keys/{key_id}/archive", Key).at(|things| &things.pair),
         post("/kms/v1/keys/{key_id}/revoke", Key)
             .at(|things| &things.pair)
             .with(reason),
+        post("/kms/v1/keys/{key_id}/restore", Key).at(|things| &things.pair),
         post("/kms/v1/keys/alias/{alias}/revoke", Key)
             .at(|things| &things.alias)
             .with(reason),
+        // The alias is free, and another key takes it.
+        patch("/kms/v1/keys/{key_id}", Key)
+            .at(|things| &things.secret)
+            .with(|things| json!({ "key_alias": things.alias })),
+        post("/kms/v1/keys/alias/{alias}/archive", Key).at(|things| &things.alias),
     ]
 }
 

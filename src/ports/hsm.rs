@@ -133,6 +133,12 @@ pub trait HsmBackend: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Why the backend cannot have the key of this handle, in words for an operator,
+    /// where the handle alone says so; asks nobody.
+    fn is_elsewhere(&self, _key_id: KeyId, _handle: &KeyHandle) -> Option<String> {
+        None
+    }
+
     /// How the backend stands, in words for an operator and without secrets; asks
     /// nobody.
     fn condition(&self) -> Option<String> {

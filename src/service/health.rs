@@ -187,7 +187,7 @@ impl KmsService {
             }),
         ]);
         checks.extend(self.check_quarantine());
-        checks.extend(self.check_scheduler());
+        checks.push(self.check_scheduler());
         let now = self.ports.clock.now();
         checks.extend(self.ports.material.iter().map(|material| {
             let (status, detail) = match material.standing(now) {
@@ -238,19 +238,19 @@ impl KmsService {
     }
 
     /// Whether what is due for keys is done.
-    fn check_scheduler(&self) -> Option<Check> {
-        if !self.scheduler.has_run() {
-            return None;
-        }
-        let complaint = self.scheduler.complaint(Instant::now());
-        Some(Check {
+    fn check_scheduler(&self) -> Check {
+        let (status, detail) = match self.scheduler.complaint(Instant::now()) {
+            Some(complaint) => (CheckStatus::Warn, complaint),
+            None if self.scheduler.has_run() => {
+                (CheckStatus::Pass, "nothing is overdue".to_owned())
+            }
+            None => (CheckStatus::Pass, "no round has finished yet".to_owned()),
+        };
+        Check {
             name: "scheduler",
-            status: match complaint {
-                None => CheckStatus::Pass,
-                Some(_) => CheckStatus::Warn,
-            },
-            detail: complaint.unwrap_or_else(|| "nothing is overdue".to_owned()),
-        })
+            status,
+            detail,
+        }
     }
 
     /// Does a round of work in each backend, that for new keys first. Without another

@@ -114,7 +114,7 @@ impl KmsService {
             if attempt.is_missing
                 && let Some(key) = &attempt.key
             {
-                self.quarantine.add(&key.record);
+                self.quarantine.add(&key.record, None);
             }
             let mut kept = self
                 .keep_attempt::<O, W>(context, choice, &mut attempt)

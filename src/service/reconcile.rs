@@ -41,13 +41,15 @@ impl Quarantine {
         self.lock().missing.contains_key(&key_id)
     }
 
-    /// Puts a key in quarantine, which is logged once.
-    pub(super) fn add(&self, record: &KeyRecord) {
+    /// Puts a key in quarantine, which is logged once, with why its backend does not have
+    /// it where that is known.
+    pub(super) fn add(&self, record: &KeyRecord, why: Option<String>) {
         let added = self.lock().missing.insert(record.key_id, record.backend);
         if added.is_none() {
             tracing::error!(
                 key_id = %record.key_id,
                 backend = record.backend.as_str(),
+                why,
                 "the HSM does not have this key: it is in quarantine, and its metadata stays"
             );
         }
@@ -132,7 +134,11 @@ impl KmsService {
             if let Some(found) = found.map_err(store_away)?
                 && found.record.key_state != KeyState::Destroyed
             {
-                self.quarantine.add(&found.record);
+                let why = found
+                    .handle
+                    .as_ref()
+                    .and_then(|handle| hsm.is_elsewhere(*key_id, handle));
+                self.quarantine.add(&found.record, why);
                 missing.insert(*key_id);
             }
         }
@@ -161,7 +167,7 @@ mod tests {
         here.backend = HsmBackendName::Pkcs11;
         gone.backend = HsmBackendName::Pkcs11;
         for record in [&here, &gone, &elsewhere] {
-            quarantine.add(record);
+            quarantine.add(record, None);
         }
         quarantine.keep_only(HsmBackendName::Pkcs11, &HashSet::from([gone.key_id]));
         assert!(!quarantine.holds(here.key_id));

@@ -10,7 +10,7 @@ use super::harness::{Harness, erase_permit};
 use super::token::OpenToken;
 
 /// Callers, each with a key of its own.
-const CALLERS: usize = 240;
+const CALLERS: usize = 210;
 
 /// What becomes of a caller's key in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ async fn live(
 ) -> (Arc<StoredKey>, Fate) {
     let harness = Harness { hsm };
     // RSA keys take some hundred milliseconds each.
-    let key_type = match number % 20 {
+    let key_type = match number % 35 {
         0 => KeyType::Rsa2048,
         odd if odd % 2 == 1 => KeyType::Ed25519,
         _ => KeyType::Aes256,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, KmsProcess, TestKms, base64, eventually, in_scope};
 
-const CHECKS: [&str; 5] = ["hsm", "kek", "ledger", "scheduler", "store", "trust_store"];
+const CHECKS: [&str; 6] = ["hsm", "kek", "ledger", "scheduler", "store", "trust_store"];
 
 /// The names of the checks with this status, sorted.
 fn checks_that(health: &Value, status: &str) -> Vec<String> {

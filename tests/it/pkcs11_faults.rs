@@ -277,7 +277,7 @@ async fn a_key_that_the_token_does_not_keep_to_itself_is_not_taken() {
             .generate(key_type, json!({ "key_usage": [usage] }))
             .await;
         let path = format!("/kms/v1/keys/{}/revoke", text(&made["key_id"]));
-        let reason = in_scope(json!({ "revocation_reason": "retired" }));
+        let reason = in_scope(json!({ "revocation_reason": "compromised" }));
         kms.post_approved(&path, &reason).await.ok();
     }
     in_order(kms);

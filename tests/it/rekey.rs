@@ -173,8 +173,7 @@ async fn a_new_key_takes_over_under_load_and_nothing_of_the_old_one_is_left() {
 #[ignore = "measures, and takes a minute"]
 async fn how_much_a_change_of_the_key_delays_signatures() {
     let folder = tempfile::tempdir().expect("a folder");
-    let quiet = [UNTHROTTLED[0], UNTHROTTLED[1], ("KMS__LOG__LEVEL", "warn")];
-    let kms = KmsProcess::start(folder.path(), &quiet);
+    let kms = KmsProcess::start(folder.path(), &UNTHROTTLED);
     let number: usize = crate::support::setting("KMS_REKEY_KEYS")
         .map_or(20_000, |number| usize::try_from(number).expect("fits"));
     let book = Book::generate_only(&kms, "Ed25519", number).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rusqlite::params;
 
 use super::book::Book;
-use super::{check, lay, pins, rekey, sealed};
+use super::{bytes_of, check, handles, holds, lay, pins, rekey, sealed, store_files};
 use crate::backup::{backup, path, refused, restore, succeeded};
 use crate::support::{Ended, KmsProcess, SmallDisk, UNTHROTTLED, eventually, open_store, text};
 
@@ -213,6 +213,45 @@ async fn a_secret_that_does_not_open_leaves_both_keys_needed_until_its_key_is_re
     book.check(&kms).await;
     kms.stop();
     assert_eq!(pins(&open_store(folder.path())), [new.clone(), new]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_the_store_holds_up_the_end_and_then_nothing_of_the_old_key_is_left() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kms = KmsProcess::start(folder.path(), &UNTHROTTLED);
+    let book = Book::fill(&kms, &[("Ed25519", 10), ("RSA-2048", 2)]).await;
+    let store = open_store(folder.path());
+    let [old, _] = pins(&store);
+    let blobs = handles(&store);
+    // As a backup does, for minutes.
+    let reader = open_store(folder.path());
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM receipts")
+        .expect("a snapshot");
+    succeeded(rekey(folder.path(), &[]));
+    eventually("a hint", || async {
+        let kek = check(&kms, "kek").await;
+        text(&kek["detail"])
+            .contains("holds up the end")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(pins(&store)[0], old);
+    assert_eq!(sealed(&store).len(), 1, "all are sealed anew");
+    assert!(holds(&store_files(folder.path()), &bytes_of(&old)));
+    book.check(&kms).await;
+    drop(reader);
+    eventually("the end", || async {
+        (pins(&store)[0] != old).then_some(())
+    })
+    .await;
+    let files = store_files(folder.path());
+    assert!(!holds(&files, &bytes_of(&old)));
+    for blob in blobs {
+        assert!(!holds(&files, &blob[21..]), "an old secret is left");
+    }
+    drop(store);
+    kms.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,7 +38,7 @@ use self::workers::{Effect, Workers};
 use super::public_key::PublicKeys;
 use crate::domain::algorithm::{Algorithm, KeyType};
 use crate::domain::ids::KeyId;
-use crate::domain::key::HsmBackendName;
+use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
 use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
 use crate::domain::secret::SecretBytes;
@@ -232,6 +232,12 @@ impl HsmBackend for Pkcs11Hsm {
     async fn inventory(&self) -> Result<Option<HashSet<KeyId>>, HsmError> {
         let ids = self.call(TokenSession::inventory).await?;
         Ok(Some(ids.into_iter().collect()))
+    }
+
+    fn is_elsewhere(&self, key_id: KeyId, handle: &KeyHandle) -> Option<String> {
+        let handle = TokenHandle::decode(handle, key_id).ok()?;
+        let generation = self.workers.connector().current()?;
+        generation.is_elsewhere(&handle)
     }
 
     fn condition(&self) -> Option<String> {

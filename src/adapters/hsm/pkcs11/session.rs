@@ -76,6 +76,21 @@ impl Generation {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
+    /// Why the token here is not the key's. A key is used in the token that made it, or in
+    /// one that the operator calls by its serial: a copy of it, which the key's proof has
+    /// to bear out.
+    pub(super) fn is_elsewhere(&self, handle: &TokenHandle) -> Option<String> {
+        let connected = &self.token.serial;
+        if *connected == handle.serial || self.is_called_by_serial {
+            return None;
+        }
+        Some(format!(
+            "the key is in the token with serial {:?}, and the token here has {connected:?}; if \
+             this one is a copy of that, set hsm.pkcs11.token_serial to its serial",
+            handle.serial
+        ))
+    }
+
     /// Forgets where a key was found.
     pub(super) fn forget(&self, key_id: KeyId) {
         self.found.invalidate(&key_id);
@@ -196,22 +211,13 @@ impl TokenSession {
         }
     }
 
-    /// A key is used in the token that made it, or in one that the operator calls by
-    /// its serial: a copy of it, which the key's proof has to bear out.
     fn require_own_token(&self, key: &WantedKey) -> Result<(), CallFault> {
-        let generation = &self.generation;
-        let connected = &generation.token.serial;
-        if *connected == key.handle.serial || generation.is_called_by_serial {
-            return Ok(());
+        match self.generation.is_elsewhere(&key.handle) {
+            None => Ok(()),
+            Some(why) => Err(CallFault::Answered(
+                CallFault::TokenAway(TokenError::Away(why)).into_answer(),
+            )),
         }
-        let why = format!(
-            "the key is in the token with serial {:?}, and the token here has {connected:?}; if \
-             this one is a copy of that, set hsm.pkcs11.token_serial to its serial",
-            key.handle.serial
-        );
-        Err(CallFault::Answered(
-            CallFault::TokenAway(TokenError::Away(why)).into_answer(),
-        ))
     }
 
     fn find(&self, session: &Session, key: &WantedKey) -> Result<Arc<FoundKey>, CallFault> {

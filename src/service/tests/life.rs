@@ -8,8 +8,6 @@ use crate::domain::error::InactiveReason;
 use crate::domain::key::{KeyRecord, KeyUpdate, StoredKey};
 use crate::domain::time::Timestamp;
 
-const WEEK: Period = Period::days(7);
-
 /// Just before an instant.
 pub(super) fn before(instant: Timestamp) -> Timestamp {
     instant.minus(std::time::Duration::from_micros(1))
@@ -51,7 +49,7 @@ impl Bench {
         found.expect("memory").expect("there")
     }
 
-    async fn by_alias(&self, alias: &str) -> Option<KeyId> {
+    pub(super) async fn by_alias(&self, alias: &str) -> Option<KeyId> {
         let alias = KeyRef::Alias(alias.parse().expect("valid"));
         let found = self.store.find_key(&scope(), &alias).await;
         found.expect("memory").map(|key| key.record.key_id)
@@ -387,51 +385,4 @@ async fn the_usage_of_a_key_is_that_of_the_utc_day() {
     let usage = look().await;
     assert_eq!((usage.used, usage.last_used_at), (0, last_used_at));
     assert_eq!(usage.resets_at.to_string(), "2027-03-03T00:00:00.000000Z");
-}
-
-#[tokio::test]
-async fn a_key_is_replaced_without_anybody_asking_when_it_is_due_and_not_before() {
-    let bench = bench();
-    let key = bench.pair(Some("line")).await;
-    let due = key.rotate_at.expect("active");
-    let service = RequestContext {
-        caller: Caller::new("M33".parse().expect("valid"), Reach::AnyScope),
-        ..context()
-    };
-    let stored = bench.stored(key.key_id).await;
-    bench.clock.set(before(due));
-    let early = bench.service.rotate_due_key(&service, &stored).await;
-    assert_inactive(early, InactiveReason::NotDue);
-    bench.clock.set(due);
-    let rotated = bench.service.rotate_due_key(&service, &stored).await;
-    rotated.expect("due");
-    let new = bench.by_alias("line").await.expect("handed over");
-    let new = bench.record(new).await;
-    assert_eq!(new.created_by, key.created_by);
-    assert_eq!(new.predecessor_key_id, Some(key.key_id));
-    let receipt = &bench.newest_receipts(1).await[0];
-    assert_eq!(receipt["operation"], "key_rotated");
-    assert_eq!(receipt["requesting_module"], "M33");
-    assert_eq!(receipt["kms_context"]["approvals"], Value::Null);
-    // The record that was found before is no longer the key's: no second successor.
-    let holds = bench.hsm.holds();
-    let again = bench.service.rotate_due_key(&service, &stored).await;
-    assert!(again.is_err());
-    assert_eq!(bench.hsm.holds(), holds);
-
-    let pending = bench.stored(key.key_id).await;
-    let over = pending.record.grace_until.expect("pending");
-    bench.clock.set(before(over));
-    let early = bench.service.archive_due_key(&service, &pending).await;
-    assert_inactive(early, InactiveReason::NotDue);
-    bench.clock.set(over);
-    let archived = bench.service.archive_due_key(&service, &pending).await;
-    archived.expect("its grace is over");
-    let archived = bench.record(key.key_id).await;
-    assert_eq!(archived.key_state, KeyState::Archived);
-    assert_eq!(archived.archived_at, Some(over));
-    let receipt = &bench.newest_receipts(1).await[0];
-    assert_eq!(receipt["operation"], "key_archived");
-    assert_eq!(receipt["requesting_module"], "M33");
-    assert!(over >= due.plus(WEEK));
 }

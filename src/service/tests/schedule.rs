@@ -1,7 +1,9 @@
 //! The scheduler: what it does, how much at a time, and that neither a key nor another
 //! replica nor the clock brings it to a stop.
 
+use super::life::{assert_inactive, before};
 use super::*;
+use crate::domain::error::InactiveReason;
 use crate::domain::key::KeyRecord;
 use crate::domain::time::Timestamp;
 
@@ -243,4 +245,51 @@ async fn what_is_overdue_shows_in_the_health_report_and_what_is_due_in_the_metri
         bench.round(&mut scheduler).await;
     }
     assert_eq!(warns().await, Some(false));
+}
+
+#[tokio::test]
+async fn a_key_is_replaced_without_anybody_asking_when_it_is_due_and_not_before() {
+    let bench = bench();
+    let key = bench.pair(Some("line")).await;
+    let due = key.rotate_at.expect("active");
+    let service = RequestContext {
+        caller: Caller::new("M33".parse().expect("valid"), Reach::AnyScope),
+        ..context()
+    };
+    let stored = bench.stored(key.key_id).await;
+    bench.clock.set(before(due));
+    let early = bench.service.rotate_due_key(&service, &stored).await;
+    assert_inactive(early, InactiveReason::NotDue);
+    bench.clock.set(due);
+    let rotated = bench.service.rotate_due_key(&service, &stored).await;
+    rotated.expect("due");
+    let new = bench.by_alias("line").await.expect("handed over");
+    let new = bench.record(new).await;
+    assert_eq!(new.created_by, key.created_by);
+    assert_eq!(new.predecessor_key_id, Some(key.key_id));
+    let receipt = &bench.newest_receipts(1).await[0];
+    assert_eq!(receipt["operation"], "key_rotated");
+    assert_eq!(receipt["requesting_module"], "M33");
+    assert_eq!(receipt["kms_context"]["approvals"], serde_json::Value::Null);
+    // The record that was found before is no longer the key's: no second successor.
+    let holds = bench.hsm.holds();
+    let again = bench.service.rotate_due_key(&service, &stored).await;
+    assert!(again.is_err());
+    assert_eq!(bench.hsm.holds(), holds);
+
+    let pending = bench.stored(key.key_id).await;
+    let over = pending.record.grace_until.expect("pending");
+    bench.clock.set(before(over));
+    let early = bench.service.archive_due_key(&service, &pending).await;
+    assert_inactive(early, InactiveReason::NotDue);
+    bench.clock.set(over);
+    let archived = bench.service.archive_due_key(&service, &pending).await;
+    archived.expect("its grace is over");
+    let archived = bench.record(key.key_id).await;
+    assert_eq!(archived.key_state, KeyState::Archived);
+    assert_eq!(archived.archived_at, Some(over));
+    let receipt = &bench.newest_receipts(1).await[0];
+    assert_eq!(receipt["operation"], "key_archived");
+    assert_eq!(receipt["requesting_module"], "M33");
+    assert!(over >= due.plus(Period::days(7)));
 }

@@ -3,6 +3,7 @@
 //! small model of what ought to be. The model knows states and instants and nothing of
 //! how the service comes by them.
 
+mod checks;
 mod dice;
 mod hsm;
 mod model;

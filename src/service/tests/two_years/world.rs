@@ -1,8 +1,9 @@
 //! The service, and the model beside it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use super::checks::{assert_is, due_of};
 use super::hsm::HollowHsm;
 use super::model::{ModelKey, Request, State};
 use super::*;
@@ -43,14 +44,15 @@ impl Shelf {
 pub(super) struct World {
     shelf: Shelf,
     running: Option<Running>,
-    hsm: Arc<HollowHsm>,
+    pub(super) hsm: Arc<HollowHsm>,
     signer: Arc<LedgerSigner>,
-    clock: Arc<MovableClock>,
-    keys: HashMap<KeyId, ModelKey>,
+    pub(super) clock: Arc<MovableClock>,
+    pub(super) keys: HashMap<KeyId, ModelKey>,
     ids: Vec<KeyId>,
     /// The keys that change by themselves, by the instant.
     waking: BTreeSet<(Timestamp, KeyId)>,
-    receipts: HashMap<String, u64>,
+    /// Receipts by operation and outcome.
+    pub(super) receipts: HashMap<String, u64>,
     aliases: u64,
 }
 
@@ -159,7 +161,11 @@ impl World {
         counts
     }
 
-    fn service(&self) -> &KmsService {
+    pub(super) fn store(&self) -> &dyn DataPlane {
+        &*self.running.as_ref().expect("it runs").store
+    }
+
+    pub(super) fn service(&self) -> &KmsService {
         &self.running.as_ref().expect("it runs").service
     }
 
@@ -168,9 +174,8 @@ impl World {
         *self.receipts.entry(name).or_default() += 1;
     }
 
-    async fn record(&self, key_id: KeyId) -> KeyRecord {
-        let store = &self.running.as_ref().expect("it runs").store;
-        let found = store.find_key(&scope(), &KeyRef::Id(key_id)).await;
+    pub(super) async fn record(&self, key_id: KeyId) -> KeyRecord {
+        let found = self.store().find_key(&scope(), &KeyRef::Id(key_id)).await;
         found.expect("available").expect("there").record.clone()
     }
 
@@ -387,55 +392,6 @@ impl World {
             self.settle(ModelKey { state, ..before }).await;
         }
     }
-
-    /// Holds everything against the model: each key, their numbers, the backend.
-    pub(super) async fn hold_against_the_model(&self) {
-        let mut living = HashSet::new();
-        let mut active = HashSet::new();
-        let mut states = [0u64; KeyState::ALL.len()];
-        for key in self.keys.values() {
-            let record = self.record(key.key_id).await;
-            assert_is(&record, key);
-            states[record.key_state as usize] += 1;
-            if key.state != State::Gone {
-                living.insert(key.key_id);
-            }
-            if key.state == State::Active {
-                assert!(active.insert(key.line_id), "two active keys in a line");
-            }
-        }
-        assert_eq!(self.hsm.holds(), living, "no secret is lost or left over");
-        let counts = self.service().key_counts();
-        for state in KeyState::ALL {
-            let number: u64 = KeyType::ALL
-                .map(|kind| counts.get(kind, state))
-                .iter()
-                .sum();
-            assert_eq!(number, states[state as usize], "{state}");
-        }
-        let store = &self.running.as_ref().expect("it runs").store;
-        let left = store.open_intents(self.clock.now(), 1).await;
-        assert_eq!(left.expect("available"), [], "no intent is left over");
-    }
-
-    /// Holds the ledger against what was done and refused.
-    pub(super) async fn hold_against_the_ledger(&self) {
-        let store = &self.running.as_ref().expect("it runs").store;
-        let size = store.ledger_size();
-        let mut told: HashMap<String, u64> = HashMap::new();
-        let mut read = 0;
-        while read < size {
-            let leaves = store.read_leaves(read, 1_000).await.expect("available");
-            read += leaves.len() as u64;
-            for leaf in leaves {
-                let receipt: serde_json::Value = serde_json::from_slice(&leaf).expect("JSON");
-                let operation = receipt["operation"].as_str().expect("a text");
-                let is_done = &receipt["kms_context"]["success"];
-                *told.entry(format!("{operation} {is_done}")).or_default() += 1;
-            }
-        }
-        assert_eq!(told, self.receipts);
-    }
 }
 
 fn receipt_of(request: Request) -> &'static str {
@@ -448,47 +404,4 @@ fn receipt_of(request: Request) -> &'static str {
         Request::Restore => "key_restored",
         Request::Rename | Request::Limit => "key_updated",
     }
-}
-
-/// When the key says it is to be replaced, which must be near its end.
-fn due_of(record: &KeyRecord) -> Timestamp {
-    let due = record.rotate_at.expect("active");
-    let life = record.valid_until.microseconds() - record.created_at.microseconds();
-    let lead = record.valid_until.microseconds() - due.microseconds();
-    let longest = (life / 10).min(86_400_000_000);
-    assert!(
-        (longest / 2..=longest).contains(&lead),
-        "{lead} of {longest}"
-    );
-    due
-}
-
-#[track_caller]
-fn assert_is(record: &KeyRecord, key: &ModelKey) {
-    let state = match key.state {
-        State::Active => KeyState::Active,
-        State::Pending { .. } => KeyState::PendingRotation,
-        State::Archived => KeyState::Archived,
-        State::Waiting { .. } | State::Gone => KeyState::Destroyed,
-    };
-    assert_eq!(record.key_state, state, "{key:?}");
-    let erase_at = match key.state {
-        State::Waiting { until } => Some(until),
-        _ => None,
-    };
-    assert_eq!(record.erase_at, erase_at, "{key:?}");
-    if let State::Pending { until } = key.state {
-        assert_eq!(record.grace_until, Some(until), "{key:?}");
-    }
-    let due = (key.state == State::Active).then_some(key.due_at);
-    assert_eq!(record.rotate_at, due, "{key:?}");
-    assert_eq!(record.valid_until, key.end(), "{key:?}");
-    assert_eq!(record.line_id, key.line_id);
-    assert_eq!(record.rotation_count, key.rotations);
-    assert_eq!(record.access_policy.max_usage_per_day, key.limit);
-    let alias = record.key_alias.as_ref().map(|alias| alias.as_str());
-    assert_eq!(alias, key.alias.as_deref());
-    let is_destroyed = state == KeyState::Destroyed;
-    assert_eq!(record.revoked_at.is_some(), is_destroyed);
-    assert_eq!(record.revocation_reason.is_some(), is_destroyed);
 }

@@ -11,7 +11,7 @@ use crate::adapters::data_plane::conformance::{
 };
 use crate::adapters::data_plane::sqlite::SqliteOptions;
 use crate::domain::ids::KeyRef;
-use crate::domain::key::{KeyHandle, KeyState, StoredKey};
+use crate::domain::key::{KeyHandle, KeyState, RevocationReason, StoredKey};
 use crate::domain::time::Period;
 use crate::ports::data_plane::{Change, Conflict, DataPlane, KeyQuery};
 use crate::ports::ledger_store::LedgerStore as _;
@@ -231,6 +231,32 @@ async fn a_revoked_keys_handle_is_in_no_file_once_the_revocation_is_answered() {
         erased.extend(pieces(&key));
     }
     assert_eq!(found_in(&folder, &erased), 0);
+}
+
+#[tokio::test]
+async fn the_handle_of_a_key_that_waits_is_kept_until_it_is_erased_and_then_in_no_file() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut handle = vec![0; 9_000];
+    aws_lc_rs::rand::fill(&mut handle).expect("randomness");
+    let key = StoredKey {
+        handle: Some(KeyHandle::from_bytes(handle)),
+        ..stored_key()
+    };
+    insert(&store, key.clone()).await;
+    let pieces = HashSet::from_iter(pieces(&key));
+    let week = Period::days(7);
+    let waiting = key
+        .record
+        .revoked(RevocationReason::Retired, now(), Some(now().plus(week)))
+        .expect("active");
+    let update = |record| changes(vec![Change::UpdateKey(record)]);
+    let commit = store.commit(update(waiting.clone())).await;
+    commit.expect("nothing conflicts");
+    assert!(found_in(&folder, &pieces) > 0, "it can be restored");
+    let commit = store.commit(update(waiting.erased().expect("it waits")));
+    commit.await.expect("nothing conflicts");
+    assert_eq!(found_in(&folder, &pieces), 0);
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use crate::adapters::data_plane::conformance::{
     anchor, changes, grant, insert, revocation, stored_key,
 };
 use crate::adapters::data_plane::sqlite::{OpenError, SqliteOptions, open};
-use crate::domain::ids::KeyRef;
-use crate::ports::data_plane::{Change, DataPlane};
+use crate::domain::ids::{KeyId, KeyRef};
+use crate::ports::data_plane::{Change, DataPlane, LineQuery};
 
 #[test]
 fn commits_go_to_the_disk_and_deleted_bytes_are_wiped() {
@@ -89,6 +89,84 @@ async fn a_database_of_the_first_release_takes_the_later_steps_and_keeps_what_it
     assert_eq!(found.expect("available"), Some(anchor));
     let spent = changes(vec![Change::SpendGrant(grant("one"))]);
     store.commit(spent).await.expect("there is a table for it");
+}
+
+#[tokio::test]
+async fn keys_of_an_older_release_find_their_lines_and_are_due_at_their_ends() {
+    const LENGTH: u32 = 2_000;
+    let folder = Folder::new();
+    let old = folder.foreign_connection();
+    for step in &open::MIGRATIONS[..3] {
+        old.execute_batch(step).expect("valid SQL");
+    }
+    old.pragma_update(None, "user_version", 3).expect("set");
+    let id = |line: u32, number: u32| {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&line.to_be_bytes());
+        bytes[4..8].copy_from_slice(&number.to_be_bytes());
+        bytes
+    };
+    // Two long lines whose keys lie between each other's, and one key alone whose
+    // predecessor nobody knows.
+    old.execute_batch("BEGIN").expect("valid SQL");
+    for number in 0..LENGTH {
+        for line in [1, 2] {
+            let (before, after) = (number.checked_sub(1), number + 1 < LENGTH);
+            insert_old(
+                &old,
+                &id(line, number),
+                number,
+                before.map(|before| id(line, before)),
+                after.then(|| id(line, number + 1)),
+            );
+        }
+    }
+    insert_old(&old, &id(3, 0), 7, Some(id(9, 9)), None);
+    old.execute_batch("COMMIT").expect("valid SQL");
+    drop(old);
+    let started = std::time::Instant::now();
+    let store = folder.open();
+    // A migration that reads all keys for each of them takes minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+    for (line, length) in [(1, LENGTH), (2, LENGTH), (3, 1)] {
+        let query = LineQuery {
+            scope: stored_key().record.scope,
+            line_id: KeyId::from_bytes(id(line, 0)),
+            after: None,
+            limit: 10_000,
+        };
+        let keys = store.list_line(query).await.expect("available").keys;
+        assert_eq!(keys.len(), length as usize, "{line}");
+        let newest = keys.last().expect("not empty");
+        assert_eq!(newest.rotate_at, Some(newest.valid_until));
+        assert_eq!(newest.rotation_period, None);
+    }
+}
+
+/// A key as the release before kept it: active, unless it has a successor.
+fn insert_old(
+    connection: &Connection,
+    id: &[u8; 16],
+    rotations: u32,
+    before: Option<[u8; 16]>,
+    after: Option<[u8; 16]>,
+) {
+    let state = match after {
+        Some(_) => "archived",
+        None => "active",
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO keys (key_id, tenant_id, environment, plane, key_type, key_usage, \
+             key_state, version, algorithms, backend, allowed_modules, requires_approval, \
+             max_usage_per_day, created_at, created_by, valid_until, rotation_count, \
+             predecessor_key_id, successor_key_id) VALUES (?1, 't', 'dev', 'tenant', 'Ed25519', \
+             '[\"sign\"]', ?2, 1, '[\"Ed25519\"]', 'software', '[]', 0, 10, 0, 'M21', 1000, ?3, \
+             ?4, ?5)",
+        )
+        .expect("valid SQL")
+        .execute(rusqlite::params![id, state, rotations, before, after])
+        .expect("a row of the release before");
 }
 
 #[test]

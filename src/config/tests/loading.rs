@@ -42,6 +42,7 @@ fn with_nothing_set_everything_has_the_default_of_development() {
     assert_eq!(schedule.ed25519.to_string(), "P365D");
     assert_eq!(schedule.aes_256.to_string(), "P90D");
     assert_eq!(config.keys.rotation_grace_period.to_string(), "P7D");
+    assert_eq!(config.keys.erase_after.to_string(), "P7D");
     assert_eq!(config.keys.max_usage_per_day.get(), 10_000);
     assert_eq!(
         names(&config.keys.allowed_modules),
@@ -159,4 +160,12 @@ fn the_empty_text_turns_the_operations_listener_off() {
         shown.contains("server.ops_listen = \"\"  # KMS__SERVER__OPS_LISTEN\n"),
         "{shown}"
     );
+}
+
+#[test]
+fn only_the_wait_before_an_erasure_may_be_none() {
+    for none in ["0s", "PT0S"] {
+        let given = Given::nothing().set("KMS__KEYS__ERASE_AFTER", none);
+        assert!(load(&given).config.keys.erase_after.as_duration().is_zero());
+    }
 }

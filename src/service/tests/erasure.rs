@@ -203,7 +203,8 @@ async fn an_erasure_that_was_cut_short_goes_on_and_no_clock_brings_the_key_back(
     // Cut short before the token has erased it, and after.
     bench.hsm.set_away(true);
     assert!(bench.erase_due(key_id).await.is_err());
-    bench.clock.step_back(Period::days(1));
+    // To before its revocation, even.
+    bench.clock.step_back(Period::days(8));
     assert_revoked(bench.restore(key_id).await);
     bench.hsm.set_away(false);
     bench.store.next(Next::Fail);

@@ -9,7 +9,7 @@ use kms::domain::key::{KeyHandle, StoredKey};
 use kms::domain::secret::SecretBytes;
 use kms::ports::hsm::{HsmBackend, HsmError, HsmFault};
 
-use super::harness::Harness;
+use super::harness::{Harness, erase_permit};
 use super::token::OpenToken;
 
 const GCM: AeadAlgorithm = AeadAlgorithm::Aes256Gcm;
@@ -155,13 +155,17 @@ async fn a_key_of_a_token_with_another_serial_is_unavailable() {
         // Version, id and length come before the serial.
         handle[18] ^= 1;
         elsewhere.handle = Some(KeyHandle::from_bytes(handle));
-        for used in uses(&*token.hsm, &Arc::new(elsewhere)).await {
+        let elsewhere = Arc::new(elsewhere);
+        for used in uses(&*token.hsm, &elsewhere).await {
             let Err(HsmError::Unavailable(why)) = used else {
                 panic!("it was used: {used:?}");
             };
             let why = why.to_string();
             assert!(why.contains("the key is in the token with serial"), "{why}");
         }
+        // Nor is it called erased, while its own token still has it.
+        let erased = token.hsm.erase(&erase_permit(&elsewhere)).await;
+        assert!(matches!(erased, Err(HsmError::Unavailable(_))));
         all_well(uses(&*token.hsm, &key).await);
     }
 }

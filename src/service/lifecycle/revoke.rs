@@ -113,7 +113,11 @@ impl KmsService {
                 self.keep(changes, vec![receipt]).await?;
                 match record.erasure_has_begun() {
                     // Revoked it is; what is left comes of itself where this fails.
-                    true => self.finish_erasure(context, record).await,
+                    true => {
+                        let handle = key.handle.clone();
+                        self.finish_erasure(context, StoredKey { record, handle })
+                            .await
+                    }
                     false => record,
                 }
             }
@@ -175,13 +179,10 @@ impl KmsService {
     }
 
     /// Erases the secret of a key that was just revoked, if the backend is there.
-    async fn finish_erasure(&self, context: &RequestContext, record: KeyRecord) -> KeyRecord {
-        let key = Arc::new(StoredKey {
-            record: record.clone(),
-            handle: None,
-        });
+    async fn finish_erasure(&self, context: &RequestContext, key: StoredKey) -> KeyRecord {
+        let record = key.record.clone();
         let erased = async {
-            let permit = permit_erasure(key, self.ports.clock.now())?;
+            let permit = permit_erasure(Arc::new(key), self.ports.clock.now())?;
             self.erase_in_backend(context, &permit, record.clone())
                 .await
         };

@@ -222,7 +222,19 @@ impl HsmBackend for Pkcs11Hsm {
 
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
         let key_id = permit.record().key_id;
-        self.call(move |session| session.destroy(key_id)).await
+        let handle = permit
+            .handle()
+            .map(|handle| TokenHandle::decode(handle, key_id))
+            .transpose()
+            .map_err(CallFault::into_answer)?;
+        self.call(move |session| {
+            // Another token has nothing to destroy, and the key's own still has.
+            if let Some(handle) = &handle {
+                session.require_own_token(handle)?;
+            }
+            session.destroy(key_id)
+        })
+        .await
     }
 
     async fn self_test(&self) -> Result<(), HsmError> {

@@ -187,7 +187,7 @@ impl TokenSession {
         prove: impl Fn(ObjectHandle) -> Result<(), CallFault>,
         work: impl Fn(ObjectHandle, bool) -> Result<T, CallFault>,
     ) -> Result<T, CallFault> {
-        self.require_own_token(key)?;
+        self.require_own_token(&key.handle)?;
         let key_id = key.handle.key_id;
         let attempt = || {
             let found = self.find(session, key)?;
@@ -211,8 +211,12 @@ impl TokenSession {
         }
     }
 
-    fn require_own_token(&self, key: &WantedKey) -> Result<(), CallFault> {
-        match self.generation.is_elsewhere(&key.handle) {
+    /// Whether the key's token is the one that is connected.
+    ///
+    /// # Errors
+    /// [`CallFault::Answered`] with where it is.
+    pub(super) fn require_own_token(&self, handle: &TokenHandle) -> Result<(), CallFault> {
+        match self.generation.is_elsewhere(handle) {
             None => Ok(()),
             Some(why) => Err(CallFault::Answered(
                 CallFault::TokenAway(TokenError::Away(why)).into_answer(),

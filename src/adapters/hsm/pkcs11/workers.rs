@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a connection may take to come about.
 const LOOK_FOR: Duration = Duration::from_secs(5);
 
+/// How long the last calls may take when the service stops.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
 /// Whether a call that came to a fault may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -144,10 +147,28 @@ impl Workers {
 }
 
 impl Drop for Workers {
+    /// Waits for the threads to close their sessions: a process must not end, and take
+    /// the module down, while one of them is inside it. Those that hang are not waited
+    /// for longer than a moment.
     fn drop(&mut self) {
-        self.office.queue.close();
-        self.office.lock().closed = true;
-        self.office.closing.notify_all();
+        let office = &self.office;
+        office.queue.close();
+        let mut posts = office.lock();
+        posts.closed = true;
+        office.closing.notify_all();
+        let until = Instant::now() + LAST_CALLS;
+        while !posts.serving.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!("a call to the token does not come back, and is left behind");
+                return;
+            }
+            posts = office
+                .closing
+                .wait_timeout(posts, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
     }
 }
 
@@ -240,7 +261,9 @@ impl Office {
                 return;
             }
         }
+        drop(session);
         self.lock().serving.remove(&post);
+        self.closing.notify_all();
     }
 
     /// Makes a call, and once more after a fault that another session may not have.

@@ -23,8 +23,8 @@ use crate::ports::data_plane::{CommitError, Conflict, KeyUseMark, Transaction, U
 use crate::ports::hsm::{HsmBackend, HsmError, HsmFault};
 
 /// How often a use starts over because its key changed between the look-up and
-/// the commit. A key's state only moves forward, so it cannot happen more often
-/// than there are states left.
+/// the commit. Each change is a step that somebody asked for or that fell due: more
+/// often than this within one use is nobody's doing, and the caller may try again.
 const MAX_ATTEMPTS: usize = 8;
 
 /// Which key is to be used, and how.

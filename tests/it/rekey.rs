@@ -11,7 +11,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::Value;
@@ -164,50 +163,5 @@ async fn a_new_key_takes_over_under_load_and_nothing_of_the_old_one_is_left() {
     book.check(&kms).await;
     doomed.check_revoked(&kms).await;
     load.check_with(&kms).await;
-    kms.stop();
-}
-
-/// Not a test of right or wrong: how much a change of the key delays signatures. Run it
-/// alone, with `--ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures, and takes a minute"]
-async fn how_much_a_change_of_the_key_delays_signatures() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let kms = KmsProcess::start(folder.path(), &UNTHROTTLED);
-    let number: usize = crate::support::setting("KMS_REKEY_KEYS")
-        .map_or(20_000, |number| usize::try_from(number).expect("fits"));
-    let book = Book::generate_only(&kms, "Ed25519", number).await;
-    let without = book.latencies(&kms, Duration::from_secs(8), || true).await;
-    succeeded(rekey(folder.path(), &[]));
-    let started = Instant::now();
-    let store = open_store(folder.path());
-    let during = async {
-        // From the first secret that is sealed anew.
-        while pins(&store)[0] == pins(&store)[1] {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let begun = Instant::now();
-        let latencies = book
-            .latencies(&kms, Duration::from_secs(50), || {
-                pins(&store)[0] != pins(&store)[1]
-            })
-            .await;
-        (latencies, begun.elapsed())
-    };
-    let (during, took) = during.await;
-    eprintln!("taken up after {:?}", started.elapsed() - took);
-    eprintln!("{number} keys sealed anew in {took:?}");
-    for (name, mut latencies) in [("without", without), ("during", during)] {
-        latencies.sort();
-        let at = |share: f64| latencies[(latencies.len() as f64 * share) as usize];
-        eprintln!(
-            "{name}: {} signatures, p50 {:?}, p95 {:?}, p99 {:?}, p99.9 {:?}",
-            latencies.len(),
-            at(0.5),
-            at(0.95),
-            at(0.99),
-            at(0.999)
-        );
-    }
     kms.stop();
 }

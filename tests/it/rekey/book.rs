@@ -2,7 +2,7 @@
 //! still the same.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -95,32 +95,6 @@ impl Book {
             let refused = kms.post("/kms/v1/sign", &body).await;
             refused.refused(409, "KEY_REVOKED");
         }
-    }
-
-    /// How long signatures take, by keys in turn, for so long at most and as long as
-    /// this is so.
-    pub(super) async fn latencies(
-        &self,
-        kms: &KmsProcess,
-        longest: Duration,
-        is_so: impl Fn() -> bool,
-    ) -> Vec<Duration> {
-        let started = Instant::now();
-        let taken = Mutex::new(Vec::new());
-        let client = async |number: usize| {
-            for known in self.0.iter().cycle().skip(number * self.0.len() / CLIENTS) {
-                if started.elapsed() > longest || !is_so() {
-                    return;
-                }
-                let begun = Instant::now();
-                let body = in_scope(json!({ "key_id": known.key_id, "data": base64("data") }));
-                kms.post("/kms/v1/sign", &body).await.ok();
-                taken.lock().expect("no panic").push(begun.elapsed());
-                tokio::time::sleep(Duration::from_millis(8)).await;
-            }
-        };
-        all((0..CLIENTS).map(client)).await;
-        taken.into_inner().expect("no panic")
     }
 }
 

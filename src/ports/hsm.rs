@@ -118,6 +118,13 @@ pub trait HsmBackend: Send + Sync + 'static {
     /// [`HsmError::Unavailable`]; the secret may then still be there.
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError>;
 
+    /// Leaves nothing of a key ready that was only made so to be faster: it is not going
+    /// to be used, and may still be restored. Unlike after [`erase`] it can be used
+    /// again.
+    ///
+    /// [`erase`]: HsmBackend::erase
+    fn put_away(&self, _key_id: KeyId) {}
+
     /// Does a whole round of work with a throw-away key, for the health check.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The metrics, by name. No label is a key, tenant or caller: the number of
-//! series is bounded by this file.
+//! series is bounded by these files.
+
+mod labels;
 
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use crate::domain::key::KeyState;
 use crate::domain::key_usage::KeyUsage;
 use crate::domain::time::Timestamp;
 
+pub use self::labels::{JwksSet, RequestOperation};
+
 /// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
 const LATENCY_BUCKETS_MS: [f64; 18] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 50.0, 60.0, 100.0, 250.0, 500.0, 1_000.0,
@@ -23,110 +27,6 @@ const LATENCY_BUCKETS_MS: [f64; 18] = [
 /// How a TLS handshake can end.
 const ESTABLISHED: &str = "established";
 const REFUSED: &str = "refused";
-
-/// What a request asks for, as the `operation` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestOperation {
-    /// `POST /kms/v1/keys`
-    GenerateKey,
-    /// `GET /kms/v1/keys`
-    ListKeys,
-    /// `GET /kms/v1/keys/{key_id}`
-    GetKey,
-    /// `PATCH /kms/v1/keys/{key_id}`
-    UpdateKey,
-    /// `GET /kms/v1/keys/{key_id}/versions`
-    ListVersions,
-    /// `POST /kms/v1/keys/{key_id}/archive`
-    ArchiveKey,
-    /// `POST /kms/v1/keys/{key_id}/restore`
-    RestoreKey,
-    /// `POST /kms/v1/keys/{key_id}/rotate`
-    RotateKey,
-    /// `POST /kms/v1/keys/{key_id}/revoke`
-    RevokeKey,
-    /// `POST /kms/v1/sign`
-    Sign,
-    /// `POST /kms/v1/verify`
-    Verify,
-    /// `POST /kms/v1/encrypt`
-    Encrypt,
-    /// `POST /kms/v1/decrypt`
-    Decrypt,
-    /// `POST /kms/v1/trust-anchors`
-    AddTrustAnchor,
-    /// `GET /kms/v1/trust-anchors`
-    ListTrustAnchors,
-    /// `DELETE /kms/v1/trust-anchors/{trust_anchor_id}`
-    RemoveTrustAnchor,
-    /// `GET /kms/v1/receipts/{receipt_id}`
-    GetReceipt,
-    /// `GET /kms/v1/receipts`
-    ListReceipts,
-    /// `GET /kms/v1/ledger/checkpoint`, `consistency` and `keys`
-    ReadLedger,
-    /// `GET /kms/v1/ledger/tile/…`
-    ReadLedgerTile,
-    /// `GET /kms/v1/config`
-    Config,
-    /// `GET /health` and `GET /kms/v1/health`
-    Health,
-    /// `GET /kms/v1/metrics`
-    Metrics,
-    /// Everything that is not there.
-    Unknown,
-}
-
-impl RequestOperation {
-    /// The label's value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::GenerateKey => "generate_key",
-            Self::ListKeys => "list_keys",
-            Self::GetKey => "get_key",
-            Self::UpdateKey => "update_key",
-            Self::ListVersions => "list_versions",
-            Self::ArchiveKey => "archive_key",
-            Self::RestoreKey => "restore_key",
-            Self::RotateKey => "rotate_key",
-            Self::RevokeKey => "revoke_key",
-            Self::Sign => "sign",
-            Self::Verify => "verify",
-            Self::Encrypt => "encrypt",
-            Self::Decrypt => "decrypt",
-            Self::AddTrustAnchor => "add_trust_anchor",
-            Self::ListTrustAnchors => "list_trust_anchors",
-            Self::RemoveTrustAnchor => "remove_trust_anchor",
-            Self::GetReceipt => "get_receipt",
-            Self::ListReceipts => "list_receipts",
-            Self::ReadLedger => "read_ledger",
-            Self::ReadLedgerTile => "read_ledger_tile",
-            Self::Config => "config",
-            Self::Health => "health",
-            Self::Metrics => "metrics",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// A key set, as the `set` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JwksSet {
-    /// The identity service's.
-    M21,
-    /// The approvers'.
-    Approvers,
-}
-
-impl JwksSet {
-    /// The label's value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::M21 => "m21",
-            Self::Approvers => "approvers",
-        }
-    }
-}
 
 /// Every metric of the service.
 pub struct Metrics {

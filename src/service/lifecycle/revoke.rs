@@ -118,7 +118,12 @@ impl KmsService {
                         self.finish_erasure(context, StoredKey { record, handle })
                             .await
                     }
-                    false => record,
+                    false => {
+                        if let Ok(hsm) = self.ports.hsm.holding(record.backend) {
+                            hsm.put_away(record.key_id);
+                        }
+                        record
+                    }
                 }
             }
         };

@@ -60,6 +60,7 @@ async fn a_compromised_secret_goes_at_once_and_any_other_after_the_wait() {
             let wanted = (!at_once).then(|| bench.clock.now().plus(WEEK));
             assert_eq!(revoked.erase_at, wanted, "{what}");
             assert_eq!(bench.hsm.holds().is_empty(), at_once, "{what}");
+            assert_eq!(bench.hsm.has_put_away(key_id), !at_once, "{what}");
             let handle = bench.stored(key_id).await.handle.clone();
             assert_eq!(handle.is_none(), at_once, "{what}");
             // In use it is no longer, from the first moment on.

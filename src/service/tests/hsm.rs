@@ -25,6 +25,8 @@ pub(super) struct BookkeepingHsm {
     stubborn: Mutex<BTreeSet<KeyId>>,
     /// The handles of the keys that are in the backend.
     holds: Mutex<BTreeMap<KeyId, Vec<u8>>>,
+    /// The keys that were put away.
+    put_away: Mutex<BTreeSet<KeyId>>,
 }
 
 impl BookkeepingHsm {
@@ -35,6 +37,7 @@ impl BookkeepingHsm {
             is_away: AtomicBool::new(false),
             stubborn: Mutex::default(),
             holds: Mutex::default(),
+            put_away: Mutex::default(),
         }
     }
 
@@ -57,6 +60,11 @@ impl BookkeepingHsm {
     /// The backend under the books.
     pub(super) fn software(&self) -> &SoftwareHsm {
         &self.software
+    }
+
+    /// Whether a key was put away.
+    pub(super) fn has_put_away(&self, key_id: KeyId) -> bool {
+        self.put_away.lock().unwrap().contains(&key_id)
     }
 
     /// The handles of the keys that were made and not thrown away or erased since.
@@ -135,6 +143,11 @@ impl HsmBackend for BookkeepingHsm {
         }
         self.holds.lock().unwrap().remove(&key_id);
         self.software.erase(permit).await
+    }
+
+    fn put_away(&self, key_id: KeyId) {
+        self.put_away.lock().unwrap().insert(key_id);
+        self.software.put_away(key_id);
     }
 
     async fn self_test(&self) -> Result<(), HsmError> {

@@ -4,15 +4,58 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::SqliteDataPlane;
 use super::open;
+use super::queue::{HandleJob, Job};
 use super::rows::{counted, parsed};
 use super::snapshot::{SnapshotFault, open_existing};
 use crate::domain::ids::{KeyAlias, KeyId};
 use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::scope::Scope;
-use crate::ports::handle_store::{HandlePage, HandleReplacement, KeptHandle};
+use crate::ports::data_plane::Unavailable;
+use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore, KeptHandle};
+
+#[async_trait]
+impl HandleStore for SqliteDataPlane {
+    async fn list_handles(
+        &self,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<HandlePage, Unavailable> {
+        let page = self
+            .reads
+            .read(move |connection| list(connection, after, limit))
+            .await?;
+        Ok(page)
+    }
+
+    async fn replace_handles(
+        &self,
+        replacements: Vec<HandleReplacement>,
+    ) -> Result<u64, Unavailable> {
+        let job = |answer| Job::Handles(HandleJob::Replace(replacements, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn wipe_replaced(&self) -> Result<bool, Unavailable> {
+        let job = |answer| Job::Handles(HandleJob::WipeReplaced(answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn move_pin(
+        &self,
+        name: &'static str,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Vec<u8>, Unavailable> {
+        let (from, to) = (from.to_vec(), to.to_vec());
+        let job = |answer| Job::Handles(HandleJob::MovePin(name, from, to, answer));
+        self.jobs.ask(job).await
+    }
+}
 
 /// A key whose handle was replaced, by all the names that it is found under.
 pub(super) struct ReplacedHandle {

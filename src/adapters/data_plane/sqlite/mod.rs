@@ -39,29 +39,25 @@ use rusqlite::Connection;
 use self::batch::KeyChange;
 use self::ledger::archives::Archives;
 use self::ledger::{pages, reads as reads_of_ledger};
-use self::queue::{CommitJob, HandleJob, Job, JobQueue, UpkeepJob};
+use self::queue::{CommitJob, Job, JobQueue};
 use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
 use self::writer::Writer;
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
-use crate::domain::key::{HsmBackendName, StoredKey};
+use crate::domain::key::StoredKey;
 use crate::domain::ledger::{TileId, TreeHash};
 use crate::domain::scope::Scope;
-use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::{UsageCount, UsageCounter};
 use crate::ports::data_plane::{
     AnchorPage, AnchorQuery, CommitError, DataPlane, KeyCounts, KeyPage, KeyQuery, LineQuery,
     Transaction, Unavailable,
 };
-use crate::ports::handle_store::{HandlePage, HandleReplacement, HandleStore};
 use crate::ports::ledger::EvidenceLedger;
 use crate::ports::ledger_store::{
     KeptReceipt, LedgerFault, LedgerHead, LedgerKey, LedgerStore, ReceiptPage, ReceiptQuery,
 };
-
-use crate::ports::upkeep_store::{DueKey, DueKind, KeyIntent, Lease, LeaseHolder, UpkeepStore};
 
 pub use self::ledger::copy::LedgerCopy;
 pub use self::open::OpenError;
@@ -308,121 +304,6 @@ impl DataPlane for SqliteDataPlane {
         self.reads.close();
         self.archives.close();
         self.jobs.close().await;
-    }
-}
-
-#[async_trait]
-impl UpkeepStore for SqliteDataPlane {
-    async fn keys_due(
-        &self,
-        kind: DueKind,
-        at: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<DueKey>, Unavailable> {
-        let read = move |store: &Connection| upkeep::keys_due(store, kind, at, limit);
-        Ok(self.reads.read(read).await?)
-    }
-
-    async fn count_due(
-        &self,
-        kind: DueKind,
-        at: Timestamp,
-        most: usize,
-    ) -> Result<u64, Unavailable> {
-        let read = move |store: &Connection| upkeep::count_due(store, kind, at, most);
-        Ok(self.reads.read(read).await?)
-    }
-
-    async fn keys_held(
-        &self,
-        backend: HsmBackendName,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
-        let read = move |store: &Connection| upkeep::keys_held(store, backend, after, limit);
-        Ok(self.reads.read(read).await?)
-    }
-
-    async fn take_lease(
-        &self,
-        name: &'static str,
-        now: Timestamp,
-        lease: Lease,
-    ) -> Result<bool, Unavailable> {
-        let job = |answer| Job::Upkeep(UpkeepJob::TakeLease(name, now, lease, answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn release_lease(
-        &self,
-        name: &'static str,
-        holder: LeaseHolder,
-    ) -> Result<(), Unavailable> {
-        let job = |answer| Job::Upkeep(UpkeepJob::ReleaseLease(name, holder, answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn begin_key(&self, intent: KeyIntent) -> Result<(), Unavailable> {
-        let job = |answer| Job::Upkeep(UpkeepJob::BeginKey(intent, answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn open_intents(
-        &self,
-        before: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<KeyIntent>, Unavailable> {
-        let read = move |store: &Connection| upkeep::open_intents(store, before, limit);
-        Ok(self.reads.read(read).await?)
-    }
-
-    async fn abandon_key(&self, key_id: KeyId) -> Result<bool, Unavailable> {
-        let job = |answer| Job::Upkeep(UpkeepJob::AbandonKey(key_id, answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn end_intent(&self, key_id: KeyId) -> Result<(), Unavailable> {
-        let job = |answer| Job::Upkeep(UpkeepJob::EndIntent(key_id, answer));
-        self.jobs.ask(job).await
-    }
-}
-
-#[async_trait]
-impl HandleStore for SqliteDataPlane {
-    async fn list_handles(
-        &self,
-        after: Option<KeyId>,
-        limit: usize,
-    ) -> Result<HandlePage, Unavailable> {
-        let page = self
-            .reads
-            .read(move |connection| handles::list(connection, after, limit))
-            .await?;
-        Ok(page)
-    }
-
-    async fn replace_handles(
-        &self,
-        replacements: Vec<HandleReplacement>,
-    ) -> Result<u64, Unavailable> {
-        let job = |answer| Job::Handles(HandleJob::Replace(replacements, answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn wipe_replaced(&self) -> Result<bool, Unavailable> {
-        let job = |answer| Job::Handles(HandleJob::WipeReplaced(answer));
-        self.jobs.ask(job).await
-    }
-
-    async fn move_pin(
-        &self,
-        name: &'static str,
-        from: &[u8],
-        to: &[u8],
-    ) -> Result<Vec<u8>, Unavailable> {
-        let (from, to) = (from.to_vec(), to.to_vec());
-        let job = |answer| Job::Handles(HandleJob::MovePin(name, from, to, answer));
-        self.jobs.ask(job).await
     }
 }
 

@@ -1,13 +1,93 @@
-//! The statements of upkeep: what is due, leases, and keys that were announced.
+//! Upkeep: what is due, leases, and keys that were announced.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::SqliteDataPlane;
+use super::queue::{Job, UpkeepJob};
 use super::rows::{counted, instant, parsed};
 use crate::domain::ids::KeyId;
 use crate::domain::key::HsmBackendName;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
-use crate::ports::upkeep_store::{DueKey, DueKind, KeyIntent, Lease, LeaseHolder};
+use crate::ports::data_plane::Unavailable;
+use crate::ports::upkeep_store::{DueKey, DueKind, KeyIntent, Lease, LeaseHolder, UpkeepStore};
+
+#[async_trait]
+impl UpkeepStore for SqliteDataPlane {
+    async fn keys_due(
+        &self,
+        kind: DueKind,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueKey>, Unavailable> {
+        let read = move |store: &Connection| keys_due(store, kind, at, limit);
+        Ok(self.reads.read(read).await?)
+    }
+
+    async fn count_due(
+        &self,
+        kind: DueKind,
+        at: Timestamp,
+        most: usize,
+    ) -> Result<u64, Unavailable> {
+        let read = move |store: &Connection| count_due(store, kind, at, most);
+        Ok(self.reads.read(read).await?)
+    }
+
+    async fn keys_held(
+        &self,
+        backend: HsmBackendName,
+        after: Option<KeyId>,
+        limit: usize,
+    ) -> Result<Vec<(KeyId, Scope)>, Unavailable> {
+        let read = move |store: &Connection| keys_held(store, backend, after, limit);
+        Ok(self.reads.read(read).await?)
+    }
+
+    async fn take_lease(
+        &self,
+        name: &'static str,
+        now: Timestamp,
+        lease: Lease,
+    ) -> Result<bool, Unavailable> {
+        let job = |answer| Job::Upkeep(UpkeepJob::TakeLease(name, now, lease, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn release_lease(
+        &self,
+        name: &'static str,
+        holder: LeaseHolder,
+    ) -> Result<(), Unavailable> {
+        let job = |answer| Job::Upkeep(UpkeepJob::ReleaseLease(name, holder, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn begin_key(&self, intent: KeyIntent) -> Result<(), Unavailable> {
+        let job = |answer| Job::Upkeep(UpkeepJob::BeginKey(intent, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn open_intents(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<KeyIntent>, Unavailable> {
+        let read = move |store: &Connection| open_intents(store, before, limit);
+        Ok(self.reads.read(read).await?)
+    }
+
+    async fn abandon_key(&self, key_id: KeyId) -> Result<bool, Unavailable> {
+        let job = |answer| Job::Upkeep(UpkeepJob::AbandonKey(key_id, answer));
+        self.jobs.ask(job).await
+    }
+
+    async fn end_intent(&self, key_id: KeyId) -> Result<(), Unavailable> {
+        let job = |answer| Job::Upkeep(UpkeepJob::EndIntent(key_id, answer));
+        self.jobs.ask(job).await
+    }
+}
 
 /// The index, the column and the condition of a kind.
 macro_rules! due {

@@ -314,6 +314,10 @@ impl HsmBackend for SoftwareHsm {
         Ok(())
     }
 
+    fn put_away(&self, key_id: KeyId) {
+        self.vault.put_away(key_id);
+    }
+
     async fn self_test(&self) -> Result<(), HsmError> {
         for key_type in [KeyType::Ed25519, KeyType::Aes256] {
             let throw_away = SecretBinding {

@@ -109,6 +109,11 @@ impl Vault {
         })
     }
 
+    /// Keeps a key ready no longer, until it is opened again.
+    pub(super) fn put_away(&self, key_id: KeyId) {
+        self.ready.invalidate(&key_id);
+    }
+
     /// Forgets a key for good: it is no longer ready, and what is still around of
     /// its sealed secret does not open here again.
     pub(super) fn erase(&self, key_id: KeyId) {
@@ -264,6 +269,18 @@ mod tests {
         assert_eq!(opened, Some(HsmFault::SealBroken));
         assert!(matches!(vault.ready(&record), Ok(None)));
         vault.erase(record.key_id);
+    }
+
+    #[test]
+    fn a_key_that_was_put_away_is_not_ready_and_opens_again() {
+        let vault = vault();
+        let record = active_key();
+        let binding = SecretBinding::of(&record);
+        let made = vault.make(binding.clone()).expect("makes");
+        vault.open(&binding, &made.handle).expect("opens");
+        vault.put_away(record.key_id);
+        assert!(matches!(vault.ready(&record), Ok(None)));
+        assert!(vault.open(&binding, &made.handle).is_ok());
     }
 
     #[test]

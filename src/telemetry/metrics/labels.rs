@@ -1,0 +1,105 @@
+//! What the labels of the metrics can be.
+
+/// What a request asks for, as the `operation` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestOperation {
+    /// `POST /kms/v1/keys`
+    GenerateKey,
+    /// `GET /kms/v1/keys`
+    ListKeys,
+    /// `GET /kms/v1/keys/{key_id}`
+    GetKey,
+    /// `PATCH /kms/v1/keys/{key_id}`
+    UpdateKey,
+    /// `GET /kms/v1/keys/{key_id}/versions`
+    ListVersions,
+    /// `POST /kms/v1/keys/{key_id}/archive`
+    ArchiveKey,
+    /// `POST /kms/v1/keys/{key_id}/restore`
+    RestoreKey,
+    /// `POST /kms/v1/keys/{key_id}/rotate`
+    RotateKey,
+    /// `POST /kms/v1/keys/{key_id}/revoke`
+    RevokeKey,
+    /// `POST /kms/v1/sign`
+    Sign,
+    /// `POST /kms/v1/verify`
+    Verify,
+    /// `POST /kms/v1/encrypt`
+    Encrypt,
+    /// `POST /kms/v1/decrypt`
+    Decrypt,
+    /// `POST /kms/v1/trust-anchors`
+    AddTrustAnchor,
+    /// `GET /kms/v1/trust-anchors`
+    ListTrustAnchors,
+    /// `DELETE /kms/v1/trust-anchors/{trust_anchor_id}`
+    RemoveTrustAnchor,
+    /// `GET /kms/v1/receipts/{receipt_id}`
+    GetReceipt,
+    /// `GET /kms/v1/receipts`
+    ListReceipts,
+    /// `GET /kms/v1/ledger/checkpoint`, `consistency` and `keys`
+    ReadLedger,
+    /// `GET /kms/v1/ledger/tile/…`
+    ReadLedgerTile,
+    /// `GET /kms/v1/config`
+    Config,
+    /// `GET /health` and `GET /kms/v1/health`
+    Health,
+    /// `GET /kms/v1/metrics`
+    Metrics,
+    /// Everything that is not there.
+    Unknown,
+}
+
+impl RequestOperation {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GenerateKey => "generate_key",
+            Self::ListKeys => "list_keys",
+            Self::GetKey => "get_key",
+            Self::UpdateKey => "update_key",
+            Self::ListVersions => "list_versions",
+            Self::ArchiveKey => "archive_key",
+            Self::RestoreKey => "restore_key",
+            Self::RotateKey => "rotate_key",
+            Self::RevokeKey => "revoke_key",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::AddTrustAnchor => "add_trust_anchor",
+            Self::ListTrustAnchors => "list_trust_anchors",
+            Self::RemoveTrustAnchor => "remove_trust_anchor",
+            Self::GetReceipt => "get_receipt",
+            Self::ListReceipts => "list_receipts",
+            Self::ReadLedger => "read_ledger",
+            Self::ReadLedgerTile => "read_ledger_tile",
+            Self::Config => "config",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A key set, as the `set` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwksSet {
+    /// The identity service's.
+    M21,
+    /// The approvers'.
+    Approvers,
+}
+
+impl JwksSet {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::M21 => "m21",
+            Self::Approvers => "approvers",
+        }
+    }
+}

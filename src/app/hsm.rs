@@ -159,6 +159,6 @@ impl Material for TokenPin {
     }
 
     fn standing(&self, _: Timestamp) -> Standing {
-        Standing::Good("tried".to_owned())
+        Standing::Good("read with the configuration; SIGHUP reads it again".to_owned())
     }
 }

@@ -52,6 +52,10 @@ impl MixedLoad {
         let cipher = id(&kms.generate("AES-256", often).await);
         let body = in_scope(json!({ "key_id": signer, "data": base64("data") }));
         let signed = kms.post("/kms/v1/sign", &body).await;
+        // While nothing else happens, so that the service has both keys in memory: one
+        // that it has to look for is waited for twice on a disk that hangs.
+        let body = in_scope(json!({ "key_id": cipher, "plaintext": base64("data") }));
+        kms.post("/kms/v1/encrypt", &body).await.ok();
         Self {
             signature: signed.ok()["signature"].clone(),
             signer,

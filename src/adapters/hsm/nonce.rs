@@ -12,3 +12,15 @@ pub(super) fn fresh_nonce() -> Result<Nonce, HsmFault> {
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| HsmFault::Refused)?;
     Ok(nonce)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonces_are_fresh() {
+        let first = fresh_nonce().expect("random");
+        assert_ne!(first, fresh_nonce().expect("random"));
+        assert_ne!(first, Nonce::default());
+    }
+}

@@ -113,16 +113,6 @@ impl AeadKeys {
     }
 }
 
-/// A fresh nonce of 96 random bits (NIST SP 800-38D §8.2.2).
-///
-/// # Errors
-/// [`HsmFault::Refused`] when the system gives no randomness.
-pub(super) fn fresh_nonce() -> Result<Nonce, HsmFault> {
-    let mut nonce = Nonce::default();
-    fill_random(&mut nonce)?;
-    Ok(nonce)
-}
-
 /// Fills the bytes from the library's generator, which the system seeds.
 ///
 /// # Errors
@@ -250,12 +240,5 @@ mod tests {
         for length in [0, 16, 31, 33] {
             assert!(AeadKeys::parse(&SecretBytes::new(vec![0; length])).is_err());
         }
-    }
-
-    #[test]
-    fn nonces_are_fresh() {
-        let first = fresh_nonce().expect("random");
-        assert_ne!(first, fresh_nonce().expect("random"));
-        assert_ne!(first, Nonce::default());
     }
 }

@@ -15,7 +15,8 @@ use aws_lc_rs::signature::{
 };
 use zeroize::Zeroizing;
 
-use super::aead::{AeadKey, AeadKeys, SECRET_LEN, fill_random, fresh_nonce};
+use super::aead::{AeadKey, AeadKeys, SECRET_LEN, fill_random};
+use crate::adapters::hsm::nonce::fresh_nonce;
 use crate::adapters::hsm::public_key::{PublicKey, spki_pem};
 use crate::domain::algorithm::{AeadAlgorithm, AlgorithmFamily, KeyType, SigningAlgorithm};
 use crate::domain::secret::SecretBytes;

@@ -19,13 +19,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use self::aead::fresh_nonce;
 use self::cpu_pool::CpuPool;
 use self::engine::ParsedKey;
 use self::kek::KeyEncryptionKey;
 use self::ring::KekRing;
 use self::seal::SecretBinding;
 use self::vault::Vault;
+use super::nonce::fresh_nonce;
 use super::public_key::PublicKeys;
 use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::ids::KeyId;

@@ -13,9 +13,10 @@
 //! Ed25519 key the seed of 32 bytes (RFC 8032 §5.1.5), of a symmetric key its 32
 //! bytes.
 
-use super::aead::{TAG_LEN, fresh_nonce};
+use super::aead::TAG_LEN;
 use super::kek::{self, KEK_ID_LEN, KeyEncryptionKey};
 use super::ring::KekRing;
+use crate::adapters::hsm::nonce::fresh_nonce;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{KeyHandle, KeyRecord};

@@ -45,7 +45,7 @@ use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, Source, StoreUrl};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
-use crate::http::{HttpLimits, HttpState, api_router, operations_router, server};
+use crate::http::{HttpLimits, HttpParts, HttpState, api_router, operations_router, server};
 use crate::ports::clock::Clock;
 use crate::ports::data_plane::DataPlane;
 use crate::ports::material::Material;
@@ -147,7 +147,7 @@ impl App {
             Some(address) => Some(listen("server.ops_listen", address).await?),
             None => None,
         };
-        let state = HttpState {
+        let state = HttpState::from(HttpParts {
             service: Arc::clone(&service),
             metrics,
             limits: HttpLimits {
@@ -160,7 +160,7 @@ impl App {
                     CorsOrigins::Only(origins) => origins.clone(),
                 },
             },
-        };
+        });
         Ok(Self {
             service,
             data_plane,

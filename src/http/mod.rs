@@ -15,6 +15,7 @@ mod stack;
 
 pub use router::{api_router, operations_router};
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,32 @@ use crate::domain::rate::RatePolicy;
 use crate::service::KmsService;
 use crate::telemetry::metrics::Metrics;
 
-/// What the HTTP room works with.
+/// What the HTTP room works with: cheap to copy, as axum does for each request.
 #[derive(Clone)]
-pub struct HttpState {
+pub struct HttpState(Arc<HttpParts>);
+
+/// The parts of [`HttpState`].
+pub struct HttpParts {
     /// The service.
     pub service: Arc<KmsService>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The limits.
     pub limits: HttpLimits,
+}
+
+impl From<HttpParts> for HttpState {
+    fn from(parts: HttpParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for HttpState {
+    type Target = HttpParts;
+
+    fn deref(&self) -> &HttpParts {
+        &self.0
+    }
 }
 
 /// How much of what a request may take.

@@ -1,55 +1,61 @@
 //! The tower stack: every layer, in order, with its reason.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{from_fn, from_fn_with_state};
-use tokio::sync::Semaphore;
+use axum::response::Response;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::HttpState;
 use super::middleware::{
-    InFlight, RATE_HEADERS, RateTable, answer_in_time, authenticate, frame, limit_in_flight,
-    limit_rates, panic_answer,
+    Around, AroundLayer, Authenticate, Frame, InFlight, InTime, RATE_HEADERS, RateTable, Rates,
+    panic_answer,
 };
 use super::server::Connection;
 
-/// Wraps the routes that work with keys. The last layer added is the outermost,
-/// so read from the bottom up to follow a request in.
+/// Wraps the routes that work with keys. The first layer is the outermost, so
+/// read from the top down to follow a request in.
 pub(crate) fn guarded(routes: Router<HttpState>, state: &HttpState) -> Router<HttpState> {
-    let room: InFlight = Arc::new(Semaphore::new(state.limits.max_in_flight));
-    let rates = Arc::new(RateTable::new(state.limits.rates));
-    routes
-        // Innermost: nothing behind this line runs for nobody.
-        .layer(from_fn_with_state(state.clone(), authenticate))
-        // Whatever waits in there, the caller gets an answer.
-        .layer(from_fn_with_state(state.clone(), answer_in_time))
+    let limits = &state.limits;
+    let layers = ServiceBuilder::new()
+        // First: it costs less than anything behind it, and whoever goes too fast
+        // takes nobody's place. Before identities are checked, so that a flood of
+        // bad ones is held up too. Who is counted, the connection says.
+        .layer(AroundLayer(Rates(Arc::new(RateTable::new(limits.rates)))))
         // Full is full, and said at once, before a byte of the body is read: so
         // bodies take at most server.max_in_flight times server.max_body_bytes of
         // memory, beside what each connection buffers ahead. Probes and scrapes
         // are not counted: an orchestrator must not restart a service for being busy.
-        .layer(from_fn_with_state(room, limit_in_flight))
-        // Outermost: it costs less than anything behind it, and whoever goes too
-        // fast takes nobody's place. Before identities are checked, so that a
-        // flood of bad ones is held up too. Who is counted, the connection says.
-        .layer(from_fn_with_state(rates, limit_rates))
+        .layer(AroundLayer(InFlight::at_most(limits.max_in_flight)))
+        // Whatever waits in there, the caller gets an answer.
+        .layer(InTime(limits.request_timeout))
+        // Innermost: nothing behind this line runs for nobody.
+        .layer(Authenticate(state.clone()));
+    // One layer for axum, which puts each into a box that is copied for every request.
+    routes.layer(layers)
 }
 
 /// Wraps everything, what is not found included.
 pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<HttpState> {
-    routes
-        // A panic is a 500 in the envelope and not a dropped connection.
-        .layer(CatchPanicLayer::custom(panic_answer))
-        // Outside of everything that can fail: ids, envelope, log, metrics.
-        .layer(from_fn_with_state(state.clone(), frame))
+    let layers = ServiceBuilder::new()
+        // Outermost, so that whatever is answered is answered with these.
+        .layer(AroundLayer(Harden))
         // Outside of where failures are rendered, so that a browser may read them
         // as well. It answers preflights by itself, which name no caller.
         .layer(cors(&state.limits.cors_origins))
-        // Outermost, so that whatever is answered is answered with these.
-        .layer(from_fn(harden))
+        // Outside of everything that can fail: ids, envelope, log, metrics.
+        .layer(AroundLayer(Frame(Arc::clone(&state.metrics))))
+        // A panic is a 500 in the envelope and not a dropped connection.
+        .map_response(|response: Response<_>| response.map(Body::new))
+        .layer(CatchPanicLayer::custom(panic_answer));
+    routes.layer(layers)
 }
 
 /// Says of an answer, as its extension, that it never changes and who may keep it.
@@ -101,28 +107,34 @@ const HARDENING: [(HeaderName, HeaderValue); 6] = [
 const STRICT_TRANSPORT: HeaderValue =
     HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
-async fn harden(
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> axum::response::Response {
-    // Whoever has shown a certificate has shown it over TLS.
-    let is_secure = request
-        .extensions()
-        .get::<Connection>()
-        .is_some_and(|connection| connection.peer.is_some());
-    let mut response = next.run(request).await;
-    let cache = response.extensions().get::<CacheFor>().copied();
-    let headers = response.headers_mut();
-    for (name, value) in HARDENING {
-        headers.insert(name, value);
+/// Tells browsers; see above.
+#[derive(Clone, Copy)]
+struct Harden;
+
+impl Around for Harden {
+    /// Whether the request came over TLS.
+    type Passage = bool;
+
+    fn enter(&self, request: &mut Request) -> ControlFlow<Response, bool> {
+        // Whoever has shown a certificate has shown it over TLS.
+        let connection = request.extensions().get::<Connection>();
+        ControlFlow::Continue(connection.is_some_and(|connection| connection.peer.is_some()))
     }
-    if let Some(cache) = cache {
-        headers.insert(header::CACHE_CONTROL, cache.header());
+
+    fn leave(&self, is_secure: bool, mut response: Response) -> Response {
+        let cache = response.extensions().get::<CacheFor>().copied();
+        let headers = response.headers_mut();
+        for (name, value) in HARDENING {
+            headers.insert(name, value);
+        }
+        if let Some(cache) = cache {
+            headers.insert(header::CACHE_CONTROL, cache.header());
+        }
+        if is_secure {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
+        }
+        response
     }
-    if is_secure {
-        headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
-    }
-    response
 }
 
 /// How long a browser may keep the answer to a preflight.
@@ -185,7 +197,7 @@ mod tests {
     use crate::domain::policy::{ApprovalPolicy, KeyDefaults, RotationSchedule};
     use crate::domain::rate::{Rate, RateGroup, RatePolicy};
     use crate::domain::time::{Period, Timestamp};
-    use crate::http::HttpLimits;
+    use crate::http::{HttpLimits, HttpParts};
     use crate::ports::hsm::HsmBackends;
     use crate::service::{KmsService, Ports, ServicePolicy};
     use crate::telemetry::metrics::Metrics;
@@ -223,7 +235,7 @@ mod tests {
             auditors: Vec::new(),
         };
         let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
-        HttpState {
+        HttpState::from(HttpParts {
             service: Arc::new(KmsService::new(ports, policy, Arc::clone(&metrics))),
             metrics,
             limits: HttpLimits {
@@ -239,7 +251,7 @@ mod tests {
                 },
                 cors_origins: vec!["*".to_owned()],
             },
-        }
+        })
     }
 
     async fn answer(routes: Router<HttpState>, path: &str) -> (StatusCode, serde_json::Value) {

@@ -1,14 +1,17 @@
 //! Who calls: from what the request brought along to a `Caller`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use tower::{Layer, Service};
 
 use super::RequestFacts;
+use super::around::Answering;
 use crate::domain::caller::Credentials;
 use crate::domain::error::{AuthenticationFault, KmsError, TokenFault};
 use crate::domain::secret::SecretBytes;
@@ -20,24 +23,64 @@ use crate::http::server::Connection;
 const MODULE_HEADER: &str = "x-module-id";
 
 /// Establishes the caller, or answers 401.
-pub(crate) async fn authenticate(
-    State(state): State<HttpState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let credentials = match credentials(&request) {
-        Ok(credentials) => credentials,
-        Err(error) => return ApiError::from(error).into_response(),
-    };
-    match state.service.authenticate(credentials).await {
-        Ok(caller) => {
-            if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
-                facts.note_module(caller.module());
-            }
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+#[derive(Clone)]
+pub(crate) struct Authenticate(pub(crate) HttpState);
+
+impl<S> Layer<S> for Authenticate {
+    type Service = AuthenticatedService<S>;
+
+    fn layer(&self, inner: S) -> AuthenticatedService<S> {
+        AuthenticatedService {
+            state: self.0.clone(),
+            inner,
         }
-        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+/// A service that only known callers reach.
+#[derive(Clone)]
+pub(crate) struct AuthenticatedService<S> {
+    state: HttpState,
+    inner: S,
+}
+
+impl<S> Service<Request> for AuthenticatedService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Answering {
+        let state = self.state.clone();
+        // The one that was asked whether it is ready goes along (tower, `Service`).
+        let copy = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, copy);
+        // Taken out first: a request that waits cannot be borrowed, since its body is
+        // not for sharing.
+        let credentials = credentials(&request);
+        Box::pin(async move {
+            let caller = match credentials {
+                Ok(credentials) => state.service.authenticate(credentials).await,
+                Err(error) => Err(error),
+            };
+            match caller {
+                Ok(caller) => {
+                    if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
+                        facts.note_module(caller.module());
+                    }
+                    request.extensions_mut().insert(caller);
+                    inner.call(request).await
+                }
+                Err(error) => Ok(ApiError::from(error).into_response()),
+            }
+        })
     }
 }
 

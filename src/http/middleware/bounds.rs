@@ -1,41 +1,86 @@
 //! How many requests at once, and how long each.
 
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service};
 
+use super::around::{Answering, Around};
 use crate::domain::error::{Dependency, KmsError};
-use crate::http::HttpState;
 use crate::http::error::ApiError;
 
-/// Room for requests that are being worked on.
-pub(crate) type InFlight = Arc<Semaphore>;
+/// Room for requests that are being worked on. One that comes when it is full is
+/// turned away at once: a queue would only make everyone late.
+#[derive(Clone)]
+pub(crate) struct InFlight(Arc<Semaphore>);
 
-/// Turns a request away at once when the service is full: a queue would only
-/// make everyone late.
-pub(crate) async fn limit_in_flight(
-    State(room): State<InFlight>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match room.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => away(Dependency::Load),
+impl InFlight {
+    /// Room for so many.
+    pub(crate) fn at_most(requests: usize) -> Self {
+        Self(Arc::new(Semaphore::new(requests)))
+    }
+}
+
+impl Around for InFlight {
+    type Passage = OwnedSemaphorePermit;
+
+    fn enter(&self, _: &mut Request) -> ControlFlow<Response, OwnedSemaphorePermit> {
+        match Arc::clone(&self.0).try_acquire_owned() {
+            Ok(place) => ControlFlow::Continue(place),
+            Err(_) => ControlFlow::Break(away(Dependency::Load)),
+        }
     }
 }
 
 /// Answers in the time allowed, one way or the other.
-pub(crate) async fn answer_in_time(
-    State(state): State<HttpState>,
-    request: Request,
-    next: Next,
-) -> Response {
-    tokio::time::timeout(state.limits.request_timeout, next.run(request))
-        .await
-        .unwrap_or_else(|_| away(Dependency::Deadline))
+#[derive(Clone, Copy)]
+pub(crate) struct InTime(pub(crate) Duration);
+
+impl<S> Layer<S> for InTime {
+    type Service = TimedService<S>;
+
+    fn layer(&self, inner: S) -> TimedService<S> {
+        TimedService {
+            allowed: self.0,
+            inner,
+        }
+    }
+}
+
+/// A service that answers in time.
+#[derive(Clone)]
+pub(crate) struct TimedService<S> {
+    allowed: Duration,
+    inner: S,
+}
+
+impl<S> Service<Request> for TimedService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Answering {
+        let answering = tokio::time::timeout(self.allowed, self.inner.call(request));
+        Box::pin(async move {
+            answering
+                .await
+                .unwrap_or_else(|_| Ok(away(Dependency::Deadline)))
+        })
+    }
 }
 
 fn away(dependency: Dependency) -> Response {

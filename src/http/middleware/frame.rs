@@ -2,22 +2,22 @@
 //! one envelope, and writes the two log lines and the metrics.
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 
+use super::around::Around;
 use super::rate_table::Standing;
 use super::rates::write_standing;
 use crate::domain::error::KmsError;
 use crate::domain::ids::{ModuleId, RequestId, TenantId};
-use crate::http::HttpState;
 use crate::http::error::{ApiError, log_cause, render};
 use crate::http::router::operation_of;
-use crate::telemetry::metrics::RequestOperation;
+use crate::telemetry::metrics::{Metrics, RequestOperation};
 use crate::telemetry::trace_context::TraceContext;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,73 +51,93 @@ impl RequestFacts {
     }
 }
 
-/// Frames one request; see above.
-pub(crate) async fn frame(
-    State(state): State<HttpState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let facts = Arc::new(RequestFacts {
-        request_id: RequestId::generate(),
-        tenant: OnceLock::new(),
-        module: OnceLock::new(),
-        standing: OnceLock::new(),
-    });
-    let trace = TraceContext::continue_from(
-        request
-            .headers()
-            .get("traceparent")
-            .and_then(|value| value.to_str().ok()),
-    );
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    // The template and never the path itself, which may hold anything.
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let operation = operation_of(&method, route);
-    let quiet = is_probe(operation);
-    if !quiet {
-        tracing::info!(
-            request_id = %facts.request_id,
-            trace_id = trace.trace_id,
-            span_id = trace.span_id,
-            method = method.as_str(),
-            route,
-            "request.start"
-        );
-    }
-    request.extensions_mut().insert(Arc::clone(&facts));
+/// Frames each request; see above.
+#[derive(Clone)]
+pub(crate) struct Frame(pub(crate) Arc<Metrics>);
 
-    let mut response = next.run(request).await;
-    let failure = failure_of(&mut response);
-    if let Some(ApiError(error)) = &failure {
-        log_cause(error, facts.request_id, &trace.trace_id);
-        state.metrics.count_error(error.code());
-        response = with_allow_header(render(error, facts.request_id), &response);
+/// What is said of a request at its beginning and at its end.
+pub(crate) struct Framed {
+    started: Instant,
+    facts: Arc<RequestFacts>,
+    trace: TraceContext,
+    method: Method,
+    route: Option<MatchedPath>,
+    operation: RequestOperation,
+}
+
+impl Framed {
+    /// The template and never the path itself, which may hold anything.
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("unmatched", MatchedPath::as_str)
     }
-    identify(&mut response, &facts, &trace);
-    if let Some(standing) = facts.standing.get() {
-        write_standing(*standing, response.headers_mut());
+}
+
+impl Around for Frame {
+    type Passage = Framed;
+
+    fn enter(&self, request: &mut Request) -> ControlFlow<Response, Framed> {
+        let traceparent = request.headers().get("traceparent");
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let method = request.method().clone();
+        let framed = Framed {
+            started: Instant::now(),
+            facts: Arc::new(RequestFacts {
+                request_id: RequestId::generate(),
+                tenant: OnceLock::new(),
+                module: OnceLock::new(),
+                standing: OnceLock::new(),
+            }),
+            trace: TraceContext::continue_from(traceparent.and_then(|value| value.to_str().ok())),
+            operation: operation_of(&method, route.as_ref().map_or("", MatchedPath::as_str)),
+            method,
+            route,
+        };
+        if !is_probe(framed.operation) {
+            tracing::info!(
+                request_id = %framed.facts.request_id,
+                trace_id = framed.trace.trace_id,
+                span_id = framed.trace.span_id,
+                method = framed.method.as_str(),
+                route = framed.route(),
+                "request.start"
+            );
+        }
+        request.extensions_mut().insert(Arc::clone(&framed.facts));
+        ControlFlow::Continue(framed)
     }
 
-    let (status, took) = (response.status().as_u16(), started.elapsed());
-    state.metrics.observe_request(operation, status, took);
-    if !quiet {
-        tracing::info!(
-            request_id = %facts.request_id,
-            trace_id = trace.trace_id,
-            span_id = trace.span_id,
-            method = method.as_str(),
-            route,
-            status,
-            duration_ms = duration_ms(took),
-            tenant = facts.tenant.get().map(TenantId::as_str),
-            module = facts.module.get().map(ModuleId::as_str),
-            error_code = failure.as_ref().map(|failure| failure.0.code().as_str()),
-            "request.end"
-        );
+    fn leave(&self, framed: Framed, mut response: Response) -> Response {
+        let Framed { facts, trace, .. } = &framed;
+        let failure = failure_of(&mut response);
+        if let Some(ApiError(error)) = &failure {
+            log_cause(error, facts.request_id, &trace.trace_id);
+            self.0.count_error(error.code());
+            response = with_allow_header(render(error, facts.request_id), &response);
+        }
+        identify(&mut response, facts, trace);
+        if let Some(standing) = facts.standing.get() {
+            write_standing(*standing, response.headers_mut());
+        }
+
+        let (status, took) = (response.status().as_u16(), framed.started.elapsed());
+        self.0.observe_request(framed.operation, status, took);
+        if !is_probe(framed.operation) {
+            tracing::info!(
+                request_id = %facts.request_id,
+                trace_id = trace.trace_id,
+                span_id = trace.span_id,
+                method = framed.method.as_str(),
+                route = framed.route(),
+                status,
+                duration_ms = duration_ms(took),
+                tenant = facts.tenant.get().map(TenantId::as_str),
+                module = facts.module.get().map(ModuleId::as_str),
+                error_code = failure.as_ref().map(|failure| failure.0.code().as_str()),
+                "request.end"
+            );
+        }
+        response
     }
-    response
 }
 
 /// Whether it is asked every few seconds by a machine that no one waits for.

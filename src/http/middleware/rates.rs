@@ -1,14 +1,15 @@
 //! How fast one caller may go.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::RequestFacts;
+use super::around::Around;
 use super::rate_table::{RateKey, RateTable, Standing, Verdict};
 use crate::domain::error::KmsError;
 use crate::domain::rate::RateGroup;
@@ -26,26 +27,31 @@ pub(crate) const RATE_HEADERS: [HeaderName; 3] = [
 ];
 
 /// Counts a request, and refuses it when its caller goes too fast.
-pub(crate) async fn limit_rates(
-    State(rates): State<Arc<RateTable>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let operation = operation_of(request.method(), route.map_or("", MatchedPath::as_str));
-    let (standing, verdict) = rates.admit(caller_of(&request), group_of(operation));
-    // Written by the frame, so that every answer bears it, however it came about.
-    if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
-        facts.note_standing(standing);
-    }
-    match verdict {
-        Verdict::Admitted => next.run(request).await,
-        Verdict::Refused { rate, retry_after } => ApiError::from(KmsError::TooManyRequests {
-            requests_per_second: rate.requests_per_second.get(),
-            burst: rate.burst.get(),
-            retry_after,
-        })
-        .into_response(),
+#[derive(Clone)]
+pub(crate) struct Rates(pub(crate) Arc<RateTable>);
+
+impl Around for Rates {
+    type Passage = ();
+
+    fn enter(&self, request: &mut Request) -> ControlFlow<Response, ()> {
+        let route = request.extensions().get::<MatchedPath>();
+        let operation = operation_of(request.method(), route.map_or("", MatchedPath::as_str));
+        let (standing, verdict) = self.0.admit(caller_of(request), group_of(operation));
+        // Written by the frame, so that every answer bears it, however it came about.
+        if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
+            facts.note_standing(standing);
+        }
+        match verdict {
+            Verdict::Admitted => ControlFlow::Continue(()),
+            Verdict::Refused { rate, retry_after } => {
+                let refused = KmsError::TooManyRequests {
+                    requests_per_second: rate.requests_per_second.get(),
+                    burst: rate.burst.get(),
+                    retry_after,
+                };
+                ControlFlow::Break(ApiError::from(refused).into_response())
+            }
+        }
     }
 }
 

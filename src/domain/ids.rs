@@ -140,6 +140,11 @@ macro_rules! uuid_id {
                 Uuid::try_parse(text).ok().map(Self)
             }
 
+            /// The id as text, without an allocation.
+            pub fn as_text(&self) -> impl AsRef<str> + use<> {
+                self.as_str()
+            }
+
             fn as_str(&self) -> impl AsRef<str> + use<> {
                 let mut buffer = [0u8; uuid::fmt::Hyphenated::LENGTH];
                 self.0.hyphenated().encode_lower(&mut buffer);

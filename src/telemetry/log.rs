@@ -1,17 +1,18 @@
 //! Logs: one JSON line an event, or readable lines in development.
 //!
-//! Lines go to standard output through a thread of their own, so that a reader
-//! that stalls never stalls a request; what does not fit its queue is dropped.
+//! Lines go to standard output through a thread of their own (`lines.rs`), so that a
+//! reader that stalls never stalls a request.
 //! No body, token, certificate or key is ever given to this room.
+
+mod lines;
 
 use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io;
 use std::os::fd::AsFd as _;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -20,11 +21,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Lines that may wait for standard output.
-const QUEUED_LINES: usize = 65_536;
+use self::lines::Lines;
 
-/// Bytes that go to standard output in one system call, at most.
-const WRITTEN_AT_ONCE: usize = 64 * 1024;
+pub use self::lines::LogGuard;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +49,8 @@ pub struct ServiceIdentity {
 ///
 /// Our own events are kept down to `level`; those of libraries at `info` and
 /// above only, since what they say further down is not ours to vouch for.
-pub fn start(format: LogFormat, level: LevelFilter, service: ServiceIdentity) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(QUEUED_LINES)
-        .lossy(true)
-        .thread_name("log")
-        .finish(standard_output());
+pub fn start(format: LogFormat, level: LevelFilter, service: ServiceIdentity) -> LogGuard {
+    let (writer, guard) = Lines::to(standard_output());
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::INFO))
         .with_target(env!("CARGO_CRATE_NAME"), level);
@@ -80,15 +75,11 @@ pub fn start(format: LogFormat, level: LevelFilter, service: ServiceIdentity) ->
     guard
 }
 
-/// Standard output, written in large pieces: the thread behind the queue flushes
-/// whenever the queue is empty, so a line waits for no other, and a thousand lines
-/// cost a few system calls.
+/// Standard output without the standard library's buffer, which would write a line
+/// at a time.
 fn standard_output() -> Box<dyn io::Write + Send> {
     match io::stdout().as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(BufWriter::with_capacity(
-            WRITTEN_AT_ONCE,
-            File::from(descriptor),
-        )),
+        Ok(descriptor) => Box::new(File::from(descriptor)),
         Err(_) => Box::new(io::stdout()),
     }
 }
@@ -126,8 +117,8 @@ where
         line.push_str(&self.service);
         push_string(&mut line, "target", event.metadata().target());
         event.record(&mut JsonFields(&mut line));
-        line.push('}');
-        writeln!(writer, "{line}")
+        line.push_str("}\n");
+        writer.write_str(&line)
     }
 }
 
@@ -137,10 +128,14 @@ impl JsonFields<'_> {
     /// A text, unless every line has it: an object with a name in it twice is one
     /// that strict readers refuse (RFC 8259 §4).
     fn push(&mut self, field: &Field, value: &str) {
-        if !["version", "environment", "host"].contains(&field.name()) {
+        if !is_on_every_line(field) {
             push_string(self.0, field.name(), value);
         }
     }
+}
+
+fn is_on_every_line(field: &Field) -> bool {
+    ["version", "environment", "host"].contains(&field.name())
 }
 
 impl Visit for JsonFields<'_> {
@@ -173,7 +168,13 @@ impl Visit for JsonFields<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, &format!("{value:?}"));
+        if !is_on_every_line(field) {
+            push_name(self.0, field.name());
+            self.0.push('"');
+            // A text that does not show itself is cut off where it fails.
+            let _ = write!(InJson(self.0), "{value:?}");
+            self.0.push('"');
+        }
     }
 }
 
@@ -195,7 +196,9 @@ where
         event.record(&mut fields);
         let level = event.metadata().level();
         let TextFields { message, rest } = fields;
-        writeln!(writer, "{} {level:5} {message}{rest}", now())
+        let mut line = String::with_capacity(512);
+        let _ = writeln!(line, "{} {level:5} {message}{rest}", now());
+        writer.write_str(&line)
     }
 }
 
@@ -206,36 +209,68 @@ struct TextFields {
 }
 
 impl TextFields {
-    fn push(&mut self, field: &Field, value: &str) {
-        let text = if field.name() == "message" {
-            &mut self.message
+    /// Where a field's value goes, its name written.
+    fn value_of(&mut self, field: &Field) -> InText<'_> {
+        if field.name() == "message" {
+            InText(&mut self.message)
         } else {
-            let _ = write!(self.rest, " {}=", field.name());
-            &mut self.rest
-        };
-        for character in value.chars() {
-            // A line break in a value must not look like a line of its own, nor
-            // an escape sequence reach somebody's terminal.
-            if character.is_control() {
-                let _ = write!(text, "{}", character.escape_default());
-            } else {
-                text.push(character);
-            }
+            self.rest.push(' ');
+            self.rest.push_str(field.name());
+            self.rest.push('=');
+            InText(&mut self.rest)
         }
     }
 }
 
 impl Visit for TextFields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, value);
+        let _ = self.value_of(field).write_str(value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.push(field, &chain(value));
+        self.record_str(field, &chain(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.push(field, &format!("{value:?}"));
+        let _ = write!(self.value_of(field), "{value:?}");
+    }
+}
+
+/// Writes a value into a line for people.
+struct InText<'a>(&'a mut String);
+
+impl fmt::Write for InText<'_> {
+    fn write_str(&mut self, value: &str) -> fmt::Result {
+        if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            self.0.push_str(value);
+            return Ok(());
+        }
+        for character in value.chars() {
+            // A line break in a value must not look like a line of its own, nor
+            // an escape sequence reach somebody's terminal.
+            if character.is_control() {
+                write!(self.0, "{}", character.escape_default())?;
+            } else {
+                self.0.push(character);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a value, or a piece of one, into a JSON text.
+struct InJson<'a>(&'a mut String);
+
+impl fmt::Write for InJson<'_> {
+    fn write_str(&mut self, value: &str) -> fmt::Result {
+        let needs_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+        if !value.bytes().any(needs_escape) {
+            self.0.push_str(value);
+            return Ok(());
+        }
+        let quoted = serde_json::to_string(value).map_err(|_| fmt::Error)?;
+        self.0.push_str(&quoted[1..quoted.len() - 1]);
+        Ok(())
     }
 }
 
@@ -250,12 +285,17 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+fn push_name(line: &mut String, name: &str) {
+    line.push_str(",\"");
+    line.push_str(name);
+    line.push_str("\":");
+}
+
 fn push_string(line: &mut String, name: &str, value: &str) {
-    let _ = write!(line, ",\"{name}\":");
-    match serde_json::to_string(value) {
-        Ok(quoted) => line.push_str(&quoted),
-        Err(_) => line.push_str("null"),
-    }
+    push_name(line, name);
+    line.push('"');
+    let _ = InJson(line).write_str(value);
+    line.push('"');
 }
 
 fn level_name(level: Level) -> &'static str {

@@ -149,6 +149,11 @@ impl LedgerKeyPair {
         })
     }
 
+    /// A signature in base64.
+    fn sign(&self, bytes: &[u8]) -> String {
+        STANDARD.encode(self.pair.sign(bytes))
+    }
+
     fn sign_note(&self, text: &str) -> NoteSignature {
         NoteSignature {
             name: ORIGIN.to_owned(),
@@ -167,11 +172,7 @@ impl Keys {
 impl EvidenceLedger for LedgerSigner {
     fn sign(&self, receipt: Receipt) -> Result<SignedReceipt, LedgerError> {
         let key = Arc::clone(&self.keys.load().current);
-        let unsigned = receipt.signed_bytes(&key.signer_key_id).map_err(fault)?;
-        let signature = STANDARD.encode(key.pair.sign(&unsigned));
-        receipt
-            .into_signed(&key.signer_key_id, &signature)
-            .map_err(fault)
+        Ok(receipt.signed_by(&key.signer_key_id, |unsigned| key.sign(unsigned)))
     }
 
     fn is_current(&self, receipt: &SignedReceipt) -> bool {
@@ -182,9 +183,7 @@ impl EvidenceLedger for LedgerSigner {
         let key = Arc::clone(&self.keys.load().current);
         let read =
             ReadReceipt::parse(&receipt.leaf).ok_or_else(|| LedgerError("malformed".into()))?;
-        let unsigned = read.signed_bytes_for(&key.signer_key_id).map_err(fault)?;
-        let signature = STANDARD.encode(key.pair.sign(&unsigned));
-        read.signed_again(&key.signer_key_id, &signature)
+        read.signed_again(&key.signer_key_id, |unsigned| key.sign(unsigned))
             .map_err(fault)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
 
 use super::fault::StoreFault;
-use super::ledger::rows;
+use super::ledger::rows::{self, ReceiptAppender};
 use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
 use super::{anchors, grants, upkeep};
 use crate::adapters::data_plane::spent_grants::forgettable_before;
@@ -78,6 +78,7 @@ pub(super) struct Batch<'a> {
     /// The tree with this batch's receipts.
     tree: Tree,
     size_before: u64,
+    receipts: ReceiptAppender<'a>,
     complete_tiles: Vec<CompleteTile>,
     /// The versions of keys that were asked for, changes of this batch included.
     versions: HashMap<KeyId, Option<u64>>,
@@ -92,17 +93,18 @@ impl<'a> Batch<'a> {
         connection: &'a Connection,
         signer: &'a dyn EvidenceLedger,
         tree: Tree,
-    ) -> Self {
-        Self {
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
             connection,
             signer,
             size_before: tree.size(),
             tree,
+            receipts: ReceiptAppender::new(connection)?,
             complete_tiles: Vec::new(),
             versions: HashMap::new(),
             usage: HashMap::new(),
             keys: Vec::new(),
-        }
+        })
     }
 
     /// Applies a transaction, wholly or not at all.
@@ -130,6 +132,7 @@ impl<'a> Batch<'a> {
                 Err(Refusal::Failed(error.into()))
             }
             Err(refusal) => {
+                self.receipts.forget();
                 if guarded && !matches!(refusal, Refusal::Failed(_)) {
                     self.run("ROLLBACK TO one_transaction")
                         .and_then(|()| self.run("RELEASE one_transaction"))
@@ -192,7 +195,10 @@ impl<'a> Batch<'a> {
     }
 
     /// Answers the changed keys, and the hashes of the new leaves.
-    fn write(&self, transaction: &Transaction) -> Result<(Vec<KeyChange>, Vec<TreeHash>), Refusal> {
+    fn write(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<(Vec<KeyChange>, Vec<TreeHash>), Refusal> {
         let mut changes = Vec::with_capacity(transaction.changes.len());
         for change in &transaction.changes {
             match change {
@@ -352,7 +358,7 @@ impl<'a> Batch<'a> {
     /// Appends a receipt, signed by the key that signs now: one that was signed just
     /// before a new key took over is signed again.
     fn append_receipt(
-        &self,
+        &mut self,
         leaf_index: u64,
         receipt: &SignedReceipt,
     ) -> Result<TreeHash, Refusal> {
@@ -366,7 +372,7 @@ impl<'a> Batch<'a> {
                 .map_err(|error| Refusal::Failed(StoreFault::Unsigned(Arc::new(error))))?;
             &signed_again
         };
-        rows::append_receipt(self.connection, leaf_index, receipt)?;
+        self.receipts.append(leaf_index, receipt)?;
         Ok(TreeHash::of_leaf(&receipt.leaf))
     }
 

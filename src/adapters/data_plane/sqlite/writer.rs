@@ -230,7 +230,7 @@ impl Writer {
             self.settle_doubt(&*signer)?;
         }
         let tree = self.in_memory.ledger_head.load().tree.clone();
-        let mut batch = Batch::new(&self.connection, &*signer, tree);
+        let mut batch = Batch::new(&self.connection, &*signer, tree)?;
         for job in jobs {
             // Whoever has given up gets nothing done, and the use is given back.
             if job.answer.is_closed() {

@@ -13,16 +13,15 @@ use crate::domain::receipt::tests::receipt;
 
 /// Appends leaves that say their place, which is all that a copy reads of them.
 fn append(connection: &Connection, places: std::ops::Range<u64>) {
-    let template = receipt()
-        .into_signed(&"signer".into(), "c2ln")
-        .expect("serializes");
+    let template = receipt().into_signed(&"signer".into(), "c2ln");
     for place in places {
         let receipt = SignedReceipt {
             receipt_id: ReceiptId::generate(),
             leaf: leaf(place),
             ..template.clone()
         };
-        rows::append_receipt(connection, place, &receipt).expect("appended");
+        let mut receipts = rows::ReceiptAppender::new(connection).expect("prepared");
+        receipts.append(place, &receipt).expect("appended");
     }
 }
 

@@ -34,6 +34,7 @@ const SETTINGS: [&str; 53] = [
     "hsm.backend",
     "hsm.allow_software_in_production",
     "hsm.software.kek_file",
+    "hsm.software.rsa_stock",
     "hsm.pkcs11.module",
     "hsm.pkcs11.token_label",
     "hsm.pkcs11.token_serial",

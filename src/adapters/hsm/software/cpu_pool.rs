@@ -54,13 +54,13 @@ impl CpuPool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
     /// A job that says when it runs and then waits to be let go.
-    fn held() -> (
+    pub(in super::super) fn held() -> (
         impl FnOnce() + Send + 'static,
         tokio::sync::oneshot::Receiver<()>,
         mpsc::Sender<()>,

@@ -110,3 +110,170 @@ fn restocking(vault: &Arc<Vault>, stock: &Arc<Stock>) -> Option<SpareJob> {
         Ok(())
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::{Duration, Instant};
+
+    use super::super::kek::KeyEncryptionKey;
+    use super::super::{SoftwareHsm, seal};
+    use super::*;
+    use crate::domain::algorithm::KeyType;
+    use crate::domain::key::tests::active_key;
+
+    /// How long anything may take that a test waits for.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn kek(byte: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::derive(&[byte; 32]).expect("derives")
+    }
+
+    /// A software HSM with so large a stock, and what counts in it.
+    fn hsm(rsa_stock: usize) -> (SoftwareHsm, Arc<Metrics>) {
+        let settings = SoftwareHsmSettings {
+            rsa_stock,
+            cores: 2,
+            ..SoftwareHsmSettings::default()
+        };
+        let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
+        (SoftwareHsm::new(kek(1), settings), metrics)
+    }
+
+    async fn make(hsm: &SoftwareHsm) -> Result<GeneratedKey, HsmError> {
+        let binding = SecretBinding {
+            key_type: KeyType::Rsa2048,
+            ..SecretBinding::of(&active_key())
+        };
+        hsm.pairs.make_key(&hsm.pool, binding).await
+    }
+
+    fn value(metrics: &Metrics, series: &str) -> u64 {
+        let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+            .unwrap_or_else(|| panic!("{series} in {text}"))
+    }
+
+    fn ready(metrics: &Metrics) -> u64 {
+        value(metrics, "kms_rsa_stock ")
+    }
+
+    fn from_stock(metrics: &Metrics) -> u64 {
+        value(metrics, r#"kms_rsa_pairs_total{source="stock"}"#)
+    }
+
+    fn generated(metrics: &Metrics) -> u64 {
+        value(metrics, r#"kms_rsa_pairs_total{source="generated"}"#)
+    }
+
+    fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < DEADLINE, "{what} did not come to be");
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_come_from_the_stock_while_it_has_pairs_and_it_is_filled_up_again() {
+        let (hsm, metrics) = hsm(2);
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a full stock", || ready(&metrics) == 2);
+        hsm.end_stock();
+        let mut public_keys = BTreeSet::new();
+        for _ in 0..3 {
+            let key = make(&hsm).await.expect("makes");
+            public_keys.extend(key.public_key);
+        }
+        assert_eq!((from_stock(&metrics), generated(&metrics)), (2, 1));
+        assert_eq!(public_keys.len(), 3, "each pair serves one key");
+        assert_eq!(ready(&metrics), 0);
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a full stock", || ready(&metrics) == 2);
+        make(&hsm).await.expect("makes");
+        wait_until("a full stock", || ready(&metrics) == 2);
+    }
+
+    #[tokio::test]
+    async fn without_a_stock_each_pair_is_made_for_its_key() {
+        let (hsm, metrics) = hsm(0);
+        hsm.begin_stock(Arc::clone(&metrics));
+        make(&hsm).await.expect("makes");
+        assert_eq!((from_stock(&metrics), generated(&metrics)), (0, 1));
+        assert_eq!(ready(&metrics), 0);
+        assert!(restocking(&hsm.vault, &hsm.pairs.stock).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_new_key_encryption_key_replaces_the_stock_and_does_not_wait_for_it() {
+        let (hsm, metrics) = hsm(1);
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a full stock", || ready(&metrics) == 1);
+        // So that nothing is being made and nothing new can come.
+        hsm.end_stock();
+        hsm.seal_with(kek(2));
+        assert_eq!(ready(&metrics), 0);
+        assert!(!hsm.has_unsettled());
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a full stock", || ready(&metrics) == 1);
+        hsm.forget_other_keks();
+        let key = make(&hsm).await.expect("makes");
+        assert_eq!(from_stock(&metrics), 1);
+        assert_eq!(seal::sealed_under(key.handle.as_bytes()), Some(kek(2).id()));
+        // The key that was made of it is unsettled, as any other.
+        hsm.seal_with(kek(3));
+        assert!(hsm.has_unsettled());
+        drop(key);
+        wait_until("an end", || !hsm.has_unsettled());
+    }
+
+    #[tokio::test]
+    async fn a_pair_under_a_replaced_key_is_made_up_for_by_another() {
+        let (hsm, metrics) = hsm(1);
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a full stock", || ready(&metrics) == 1);
+        hsm.end_stock();
+        // As it is for a caller who has taken a pair just before.
+        hsm.vault.seal_with(kek(2));
+        hsm.vault.forget_others();
+        let key = make(&hsm).await.expect("makes");
+        assert_eq!(seal::sealed_under(key.handle.as_bytes()), Some(kek(2).id()));
+        assert_eq!((from_stock(&metrics), generated(&metrics)), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_the_pair_that_was_being_made_when_they_came() {
+        let (hsm, metrics) = hsm(1);
+        hsm.pairs.stock.report_to(Arc::clone(&metrics));
+        assert!(hsm.pairs.stock.open());
+        let room = hsm.pairs.stock.room().expect("there is room");
+        let (held, has_started, release) = super::super::cpu_pool::tests::held();
+        let mut running = Box::pin(hsm.pairs.generations.run(held));
+        let mut waiting = Box::pin(make(&hsm));
+        tokio::select! {
+            biased;
+            _ = &mut running => panic!("it is held"),
+            _ = &mut waiting => panic!("there is no pair, and no thread to make one"),
+            started = has_started => started.expect("it runs"),
+        }
+        let pair = SealedPair::make(&hsm.vault).expect("makes");
+        room.fill(pair, &hsm.vault);
+        release.send(()).expect("it waits");
+        running.await.expect("ran");
+        waiting.await.expect("makes");
+        assert_eq!((from_stock(&metrics), generated(&metrics)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn after_the_stop_nothing_is_ready_and_nothing_is_made() {
+        let (hsm, metrics) = hsm(2);
+        hsm.begin_stock(Arc::clone(&metrics));
+        wait_until("a pair", || ready(&metrics) > 0);
+        hsm.stop().await;
+        assert_eq!(ready(&metrics), 0);
+        assert!(matches!(make(&hsm).await, Err(HsmError::Unavailable(_))));
+        // Nothing but the HSM holds them: no thread is left.
+        assert_eq!(Arc::strong_count(&hsm.pairs.stock), 2);
+    }
+}

@@ -325,6 +325,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_stock_is_sealed_under_a_name_of_its_own() {
+        let mut expected = Vec::new();
+        for part in [&b"kms sealed stock v1"[..], b"RSA-2048"] {
+            expected.extend([0, 0, 0, 0, 0, 0, 0, part.len() as u8]);
+            expected.extend(part);
+        }
+        assert_eq!(stock_data(), expected);
+        assert_ne!(STOCK_NAME, FORMAT_NAME);
+
+        let secret = SecretBytes::new(b"a pair".to_vec());
+        let sealed = seal_as_stock(&kek(1), &secret).expect("seals");
+        let opened = open_stock(&ring(1), &sealed).expect("opens");
+        assert_eq!(opened.expose(), secret.expose());
+        let as_handle = KeyHandle::from_bytes(sealed);
+        let opened = open(&ring(1), &binding(), &as_handle);
+        assert_eq!(opened.err(), Some(SealFault::Broken));
+        let opened = open_stock(&ring(1), self::sealed().as_bytes());
+        assert_eq!(opened.err(), Some(SealFault::Broken));
+    }
+
+    #[test]
     fn it_does_not_open_under_another_key_encryption_key() {
         let opened = open(&ring(2), &binding(), &sealed());
         assert_eq!(opened.err(), Some(SealFault::ForeignKek));

@@ -176,3 +176,205 @@ impl Drop for Room {
         self.0.lock().is_one_being_made = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kek::KeyEncryptionKey;
+    use super::super::ring::KekRing;
+    use super::*;
+    use crate::adapters::hsm::public_key::PublicKey;
+    use crate::domain::algorithm::SigningAlgorithm;
+    use crate::domain::key::KeyHandle;
+    use crate::domain::key::tests::active_key;
+    use crate::domain::secret::SecretBytes;
+
+    static_assertions::assert_not_impl_any!(SealedPair: Clone, std::fmt::Debug);
+
+    fn kek(byte: u8) -> KeyEncryptionKey {
+        KeyEncryptionKey::derive(&[byte; 32]).expect("derives")
+    }
+
+    fn vault() -> Vault {
+        Vault::new(KekRing::of(kek(1)), 10)
+    }
+
+    fn rsa_binding() -> SecretBinding {
+        SecretBinding {
+            key_type: KeyType::Rsa2048,
+            ..SecretBinding::of(&active_key())
+        }
+    }
+
+    /// No pair, but told from others by its name, and made at once.
+    fn dummy(vault: &Vault, name: &str) -> SealedPair {
+        let new = NewSecret {
+            secret: SecretBytes::new(vec![7; 1200]),
+            public_key: Some(name.to_owned()),
+        };
+        SealedPair::seal(vault, new).expect("seals")
+    }
+
+    fn stock(capacity: usize) -> Arc<Stock> {
+        let stock = Arc::new(Stock::new(capacity));
+        assert_eq!(stock.open(), capacity > 0);
+        stock
+    }
+
+    fn put(stock: &Arc<Stock>, vault: &Vault, name: &str) {
+        let room = stock.room().expect("there is room");
+        room.fill(dummy(vault, name), vault);
+    }
+
+    fn taken(stock: &Stock) -> Option<String> {
+        stock.take().and_then(|pair| pair.public_key)
+    }
+
+    #[test]
+    fn a_pair_is_given_out_once_and_the_oldest_first() {
+        let (stock, vault) = (stock(3), vault());
+        for name in ["one", "two", "three"] {
+            put(&stock, &vault, name);
+        }
+        assert_eq!(taken(&stock).as_deref(), Some("one"));
+        assert_eq!(taken(&stock).as_deref(), Some("two"));
+        assert_eq!(taken(&stock).as_deref(), Some("three"));
+        assert_eq!(taken(&stock), None);
+    }
+
+    #[test]
+    fn a_full_stock_has_no_room_until_a_pair_is_taken() {
+        let (stock, vault) = (stock(2), vault());
+        put(&stock, &vault, "one");
+        put(&stock, &vault, "two");
+        assert!(stock.room().is_none());
+        stock.take().expect("is there");
+        put(&stock, &vault, "three");
+        assert!(stock.room().is_none());
+    }
+
+    #[test]
+    fn one_pair_is_made_at_a_time_and_one_that_fails_leaves_its_room() {
+        let (stock, vault) = (stock(2), vault());
+        let room = stock.room().expect("there is room");
+        assert!(stock.room().is_none(), "one is being made");
+        drop(room);
+        put(&stock, &vault, "one");
+        put(&stock, &vault, "two");
+    }
+
+    #[test]
+    fn there_is_room_only_between_opening_and_closing_and_none_in_a_stock_of_none() {
+        assert!(stock(0).room().is_none());
+
+        let (stock, vault) = (Arc::new(Stock::new(2)), vault());
+        assert!(stock.room().is_none());
+        stock.open();
+        put(&stock, &vault, "one");
+        let room = stock.room().expect("there is room");
+        stock.close();
+        room.fill(dummy(&vault, "two"), &vault);
+        assert!(stock.room().is_none());
+        assert_eq!(taken(&stock).as_deref(), Some("one"));
+        assert_eq!(taken(&stock), None, "it came after the end");
+    }
+
+    #[test]
+    fn what_is_in_memory_of_a_pair_is_sealed() {
+        let vault = vault();
+        let new = NewSecret::generate(KeyType::Rsa2048).expect("generates");
+        let secret = new.secret.expose().to_vec();
+        let pair = SealedPair::seal(&vault, new).expect("seals");
+        for window in secret.windows(8) {
+            let is_open = pair.sealed.windows(8).any(|sealed| sealed == window);
+            assert!(!is_open, "a part of the secret is to be read");
+        }
+        let opened = seal::open_stock(&vault.ring(), &pair.sealed).expect("opens");
+        assert_eq!(opened.expose(), secret);
+    }
+
+    #[test]
+    fn a_pair_in_stock_is_no_keys_handle_and_a_keys_handle_no_pair_in_stock() {
+        let vault = vault();
+        let pair = SealedPair::make(&vault).expect("makes");
+        let as_handle = KeyHandle::from_bytes(pair.sealed.clone());
+        let opened = vault.open(&rsa_binding(), &as_handle).err();
+        assert_eq!(opened, Some(HsmFault::SealBroken));
+
+        let made = vault.make(rsa_binding()).expect("makes");
+        let as_pair = SealedPair {
+            sealed: made.handle.as_bytes().to_vec(),
+            public_key: made.public_key,
+        };
+        let key = as_pair.into_key(&vault, rsa_binding()).err();
+        assert_eq!(key, Some(HsmFault::SealBroken));
+    }
+
+    #[test]
+    fn a_pair_becomes_the_key_it_is_taken_for_and_no_other() {
+        let vault = vault();
+        let binding = rsa_binding();
+        let pair = SealedPair::make(&vault).expect("makes");
+        let key = pair.into_key(&vault, binding.clone()).expect("opens");
+        let key = key.expect("the key-encryption key is the same");
+        let public = PublicKey::parse(KeyType::Rsa2048, &key.public_key.expect("has one"));
+        let opened = vault.open(&binding, &key.handle).expect("opens");
+        let algorithm = SigningAlgorithm::RsaPssSha256;
+        let signature = opened.key.sign(algorithm, b"data").expect("signs");
+        let verified = public.and_then(|public| public.verify(algorithm, b"data", &signature));
+        assert_eq!(verified, Ok(true));
+        let other = vault.open(&rsa_binding(), &key.handle).err();
+        assert_eq!(other, Some(HsmFault::SealBroken));
+    }
+
+    #[test]
+    fn a_pair_whose_halves_do_not_fit_becomes_no_key() {
+        let vault = vault();
+        let mut pair = SealedPair::make(&vault).expect("makes");
+        pair.public_key = SealedPair::make(&vault).expect("makes").public_key;
+        let key = pair.into_key(&vault, rsa_binding()).err();
+        assert_eq!(key, Some(HsmFault::ProofFailed));
+    }
+
+    #[test]
+    fn a_pair_under_a_key_encryption_key_that_was_replaced_is_not_used() {
+        let (stock, vault) = (stock(4), vault());
+        put(&stock, &vault, "in stock");
+        let taken_before = stock.take().expect("is there");
+        put(&stock, &vault, "in stock");
+        let room = stock.room().expect("there is room");
+        let being_made = dummy(&vault, "being made");
+        vault.seal_with(kek(2));
+        assert!(!vault.has_unsettled(), "stock holds nothing up");
+        stock.clear();
+        room.fill(being_made, &vault);
+        assert_eq!(taken(&stock), None);
+        assert!(matches!(
+            taken_before.into_key(&vault, rsa_binding()),
+            Ok(None)
+        ));
+        put(&stock, &vault, "after");
+        assert_eq!(taken(&stock).as_deref(), Some("after"));
+    }
+
+    #[test]
+    fn the_metric_says_how_many_are_ready() {
+        let (stock, vault) = (stock(4), vault());
+        let metrics = Arc::new(Metrics::new("test").expect("names are unique"));
+        stock.report_to(Arc::clone(&metrics));
+        let says = |number: usize| {
+            let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
+            assert!(
+                text.contains(&format!("\nkms_rsa_stock {number}\n")),
+                "{text}"
+            );
+        };
+        says(0);
+        put(&stock, &vault, "one");
+        put(&stock, &vault, "two");
+        says(2);
+        stock.take().expect("is there");
+        says(1);
+        stock.clear();
+        says(0);
+    }
+}

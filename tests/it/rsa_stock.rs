@@ -95,7 +95,7 @@ async fn keys_are_signed_with_and_made_while_the_stock_fills() {
     let key = kms
         .generate(
             "Ed25519",
-            json!({ "policy": {"max_usage_per_day": 1_000_000} }),
+            json!({ "access_policy": { "max_usage_per_day": 1_000_000 } }),
         )
         .await;
     let mut signed = 0;

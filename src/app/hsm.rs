@@ -30,6 +30,9 @@ pub(super) struct Backends {
     pub(super) material: Vec<Arc<dyn Material>>,
     /// Whoever keeps the key-encryption keys, where there is a software HSM.
     pub(super) kek_keeper: Option<KekKeeper>,
+    /// The software HSM, where there is one: it makes pairs beforehand while the service
+    /// serves.
+    pub(super) software: Option<Arc<SoftwareHsm>>,
 }
 
 /// What the backends stand on.
@@ -59,14 +62,15 @@ pub(super) async fn backends(ground: Ground<'_>) -> Result<Backends, StartError>
         HsmKind::Software => true,
         HsmKind::Pkcs11 => files.kek().exists() || files.next().exists(),
     };
-    let (software, kek_keeper) = match has_software {
+    let (in_process, kek_keeper) = match has_software {
         true => {
             let (software, keeper, kek) = software_hsm(&ground, files).await?;
             material.push(kek);
-            (Some(software as Arc<dyn HsmBackend>), Some(keeper))
+            (Some(software), Some(keeper))
         }
         false => (None, None),
     };
+    let software = in_process.clone().map(|hsm| hsm as Arc<dyn HsmBackend>);
     let (for_new_keys, others) = match config.hsm.backend {
         HsmKind::Software => (software, token),
         HsmKind::Pkcs11 => (token, software),
@@ -77,6 +81,7 @@ pub(super) async fn backends(ground: Ground<'_>) -> Result<Backends, StartError>
         hsm: HsmBackends::new(for_new_keys, others.into_iter().collect()),
         material,
         kek_keeper,
+        software: in_process,
     })
 }
 
@@ -85,8 +90,15 @@ async fn software_hsm(
     files: KekFiles,
 ) -> Result<(Arc<SoftwareHsm>, KekKeeper, Arc<dyn Material>), StartError> {
     let keks = keks_at_start(&files, ground.data_plane.as_ref()).await?;
-    let hsm = SoftwareHsm::with_ring(keks.ring, SoftwareHsmSettings::default());
-    let hsm = Arc::new(hsm);
+    let settings = SoftwareHsmSettings {
+        rsa_stock: match ground.config.hsm.backend {
+            HsmKind::Software => ground.config.hsm.software.rsa_stock,
+            // New keys are made in the token.
+            HsmKind::Pkcs11 => 0,
+        },
+        ..SoftwareHsmSettings::default()
+    };
+    let hsm = Arc::new(SoftwareHsm::with_ring(keks.ring, settings));
     let deadline = ground.config.server.request_timeout.as_duration();
     let ports = KekKeeperPorts {
         hsm: Arc::clone(&hsm),

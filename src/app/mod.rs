@@ -42,6 +42,7 @@ use self::tls_front::{TlsFront, load_material};
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
+use crate::adapters::hsm::software::SoftwareHsm;
 use crate::adapters::trust_plane::X509TrustPlane;
 use crate::config::{Config, CorsOrigins, KeySetLocation, Source, StoreUrl};
 use crate::domain::policy::{ApprovalPolicy, KeyDefaults};
@@ -69,6 +70,7 @@ pub struct App {
     first_look: FirstLook,
     known_checkpoint: Option<Arc<KnownCheckpoint>>,
     kek_keeper: Option<KekKeeper>,
+    software_hsm: Option<Arc<SoftwareHsm>>,
 }
 
 impl App {
@@ -175,6 +177,7 @@ impl App {
             first_look,
             known_checkpoint: known_checkpoint.map(Arc::new),
             kek_keeper: backends.kek_keeper,
+            software_hsm: backends.software,
         })
     }
 
@@ -213,6 +216,9 @@ impl App {
             () = &mut stop => true,
         };
         let (stopping, stopped) = watch::channel(Phase::Serving);
+        if let Some(hsm) = &self.software_hsm {
+            hsm.begin_stock(Arc::clone(&self.state.metrics));
+        }
         let prober = spawn_prober(Arc::clone(&self.service), stopped.clone());
         let reconciler = {
             let until = reached(stopped.clone(), Phase::Draining);
@@ -272,6 +278,9 @@ impl App {
         tracing::info!("shutting down: no new connections, requests in flight finish");
         self.service.begin_shutdown();
         stopping.send_replace(Phase::Draining);
+        if let Some(hsm) = &self.software_hsm {
+            hsm.end_stock();
+        }
         let all_finished = api.await.unwrap_or(false);
         if !all_finished {
             tracing::warn!("some connections did not finish within server.shutdown_grace");
@@ -292,6 +301,9 @@ impl App {
         }
         if let Some(keeping_keks) = keeping_keks {
             let _ = keeping_keks.await;
+        }
+        if let Some(hsm) = self.software_hsm {
+            hsm.stop().await;
         }
         if let Some(checkpoint) = self.known_checkpoint {
             checkpoint.write_down().await;

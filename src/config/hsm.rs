@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use super::value::{choice, flag, path, period, secret, text, whole};
+use super::value::{choice, flag, path, period, secret, text, up_to, whole};
 use crate::domain::secret::SecretBytes;
 use crate::domain::time::Period;
 
@@ -36,6 +36,8 @@ pub struct SoftwareHsm {
     /// The key-encryption key: 32 bytes, raw or in base64. `None` is `kek` in
     /// the data folder, made on the first start.
     pub kek_file: Option<PathBuf>,
+    /// How many RSA pairs are kept ready; 0 makes each when it is asked for.
+    pub rsa_stock: usize,
 }
 
 /// A PKCS#11 token.
@@ -56,6 +58,9 @@ pub struct Pkcs11 {
 
 /// How many sessions are kept open with a token.
 pub(super) const DEFAULT_SESSIONS: u16 = 8;
+
+/// How many RSA pairs may be kept ready: about 2 KiB of memory and 60 ms of CPU each.
+const LARGEST_STOCK: usize = 1024;
 
 /// A token that can be reached: all that has to be said is said.
 #[derive(Clone, Copy)]
@@ -100,6 +105,7 @@ impl Hsm {
             allow_software_in_production: reader.take("hsm.allow_software_in_production", flag),
             software: SoftwareHsm {
                 kek_file: reader.take_optional("hsm.software.kek_file", path),
+                rsa_stock: reader.take("hsm.software.rsa_stock", up_to(LARGEST_STOCK)),
             },
             pkcs11: Pkcs11 {
                 module: reader.take_optional("hsm.pkcs11.module", path),

@@ -142,17 +142,34 @@ pub(super) fn flag(raw: &Raw) -> Outcome<bool> {
     })
 }
 
+/// A whole number from zero to this one.
+pub(super) fn up_to(largest: usize) -> impl Fn(&Raw) -> Outcome<usize> {
+    move |raw| {
+        number(raw)
+            .and_then(|number| usize::try_from(number).ok())
+            .filter(|number| *number <= largest)
+            .map(|value| Parsed {
+                value,
+                shown: value.to_string(),
+            })
+            .ok_or_else(|| format!("expected a whole number from 0 to {largest}"))
+    }
+}
+
+fn number(raw: &Raw) -> Option<u64> {
+    match raw {
+        Raw::File(toml::Value::Integer(number)) => u64::try_from(*number).ok(),
+        Raw::File(_) => None,
+        Raw::Variable(text) => text.trim().parse().ok(),
+    }
+}
+
 /// A whole number of a range that starts above zero.
 pub(super) fn whole<T: TryFrom<NonZeroU64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&Raw) -> Outcome<T> {
     move |raw| {
-        let number = match raw {
-            Raw::File(toml::Value::Integer(number)) => u64::try_from(*number).ok(),
-            Raw::File(_) => None,
-            Raw::Variable(text) => text.trim().parse().ok(),
-        };
-        number
+        number(raw)
             .filter(|number| range.contains(number))
             .and_then(NonZeroU64::new)
             .and_then(|number| {

@@ -28,6 +28,10 @@ const LATENCY_BUCKETS_MS: [f64; 18] = [
 const ESTABLISHED: &str = "established";
 const REFUSED: &str = "refused";
 
+/// Where the pair of a new RSA key comes from.
+const FROM_STOCK: &str = "stock";
+const MADE_FOR_IT: &str = "generated";
+
 /// Every metric of the service.
 pub struct Metrics {
     registry: Registry,
@@ -51,6 +55,8 @@ pub struct Metrics {
     tls_certificate_expiry: IntGaugeVec,
     crl_age: IntGaugeVec,
     rekey_remaining: IntGauge,
+    rsa_stock: IntGauge,
+    rsa_pairs: IntCounterVec,
 }
 
 impl Metrics {
@@ -176,6 +182,17 @@ impl Metrics {
                 "kms_rekey_remaining",
                 "Secrets that are not sealed under the newest key-encryption key yet.",
             )?,
+            rsa_stock: IntGauge::new(
+                "kms_rsa_stock",
+                "RSA pairs that were made beforehand and wait for a key.",
+            )?,
+            rsa_pairs: IntCounterVec::new(
+                Opts::new(
+                    "kms_rsa_pairs_total",
+                    "RSA pairs of new software keys, by whether they were in stock.",
+                ),
+                &["source"],
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -199,6 +216,8 @@ impl Metrics {
         registry.register(Box::new(metrics.tls_certificate_expiry.clone()))?;
         registry.register(Box::new(metrics.crl_age.clone()))?;
         registry.register(Box::new(metrics.rekey_remaining.clone()))?;
+        registry.register(Box::new(metrics.rsa_stock.clone()))?;
+        registry.register(Box::new(metrics.rsa_pairs.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new("kms_build_info", "The running build; always 1."),
             &["version"],
@@ -209,6 +228,9 @@ impl Metrics {
             // An error that has not happened yet is a zero and not a gap, so that
             // the first one shows in a rate.
             metrics.request_errors.with_label_values(&[code.as_str()]);
+        }
+        for source in [FROM_STOCK, MADE_FOR_IT] {
+            metrics.rsa_pairs.with_label_values(&[source]);
         }
         Ok(metrics)
     }
@@ -351,6 +373,22 @@ impl Metrics {
             .set(i64::try_from(secrets).unwrap_or(i64::MAX));
     }
 
+    /// How many RSA pairs wait for a key.
+    pub fn set_rsa_stock(&self, pairs: usize) {
+        self.rsa_stock.set(i64::try_from(pairs).unwrap_or(i64::MAX));
+    }
+
+    /// Counts the RSA pair of a new key: one that was in stock, or one that somebody
+    /// waited for.
+    pub fn count_rsa_pair(&self, was_in_stock: bool) {
+        let source = if was_in_stock {
+            FROM_STOCK
+        } else {
+            MADE_FOR_IT
+        };
+        self.rsa_pairs.with_label_values(&[source]).inc();
+    }
+
     /// Everything, in the Prometheus text format.
     ///
     /// # Errors
@@ -399,6 +437,8 @@ mod tests {
         metrics.set_tls_certificate_expiry_seconds(-5);
         metrics.set_crl_age_seconds(60);
         metrics.set_rekey_remaining(3);
+        metrics.set_rsa_stock(64);
+        metrics.count_rsa_pair(true);
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -421,6 +461,9 @@ mod tests {
             "kms_tls_certificate_expiry_seconds -5",
             "kms_crl_age_seconds 60",
             "kms_rekey_remaining 3",
+            "kms_rsa_stock 64",
+            r#"kms_rsa_pairs_total{source="stock"} 1"#,
+            r#"kms_rsa_pairs_total{source="generated"} 0"#,
             r#"kms_build_info{version="1.2.3"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{KmsProcess, base64, in_scope, unbase64};
 
 /// Every setting of the contract.
-const SETTINGS: [&str; 53] = [
+const SETTINGS: [&str; 54] = [
     "data_dir",
     "server.listen",
     "server.ops_listen",
@@ -34,6 +34,7 @@ const SETTINGS: [&str; 53] = [
     "hsm.backend",
     "hsm.allow_software_in_production",
     "hsm.software.kek_file",
+    "hsm.software.rsa_stock",
     "hsm.pkcs11.module",
     "hsm.pkcs11.token_label",
     "hsm.pkcs11.token_serial",

@@ -61,6 +61,7 @@ mod rekey;
 mod reload;
 mod reload_address;
 mod restore;
+mod rsa_stock;
 mod secrecy;
 mod shutdown;
 mod signals;

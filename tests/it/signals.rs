@@ -10,7 +10,7 @@ use crate::headers::header;
 use crate::support::{APPROVAL, Answer, KmsProcess, TestKms, base64, in_scope, in_tenant};
 
 /// The metrics of the contract with their types and labels.
-const METRICS: [(&str, &str, &[&str]); 15] = [
+const METRICS: [(&str, &str, &[&str]); 17] = [
     ("kms_requests_total", "counter", &["operation", "status"]),
     ("kms_request_errors_total", "counter", &["code"]),
     ("kms_operation_latency_ms", "histogram", &["operation"]),
@@ -24,6 +24,8 @@ const METRICS: [(&str, &str, &[&str]); 15] = [
     ("kms_keys_due", "gauge", &["kind"]),
     ("kms_keys_quarantined", "gauge", &[]),
     ("kms_rekey_remaining", "gauge", &[]),
+    ("kms_rsa_pairs_total", "counter", &["source"]),
+    ("kms_rsa_stock", "gauge", &[]),
     ("kms_scheduler_last_run_seconds", "gauge", &[]),
     ("kms_build_info", "gauge", &["version"]),
 ];

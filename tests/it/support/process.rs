@@ -270,6 +270,8 @@ fn command(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Comm
         .env("KMS__DATA_DIR", folder)
         .env("KMS__SERVER__LISTEN", "127.0.0.1:0")
         .env("KMS__SERVER__OPS_LISTEN", "127.0.0.1:0")
+        // Else every test would make pairs for nobody.
+        .env("KMS__HSM__SOFTWARE__RSA_STOCK", "0")
         .envs(settings.iter().copied())
         .current_dir(folder);
     command

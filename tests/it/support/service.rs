@@ -214,6 +214,8 @@ pub(crate) fn config(folder: &Path, settings: &[(&str, &str)]) -> Config {
             "127.0.0.1:0".to_owned(),
         ),
         ("KMS__DATA_DIR".to_owned(), folder.display().to_string()),
+        // Else every test would make pairs for nobody.
+        ("KMS__HSM__SOFTWARE__RSA_STOCK".to_owned(), "0".to_owned()),
     ]);
     environment.extend(
         settings

@@ -8,20 +8,19 @@ use tokio::sync::Semaphore;
 
 use crate::ports::hsm::{HsmError, HsmFault};
 
-/// A bound on the computations that run at once, and a tighter one on the
-/// generation of key pairs, which takes a hundred times as long as a signature.
+/// A bound on the computations that run at once. The generation of RSA pairs, which
+/// takes a hundred times as long as a signature, is not among them.
 pub(super) struct CpuPool {
     jobs: Arc<Semaphore>,
-    generations: Arc<Semaphore>,
 }
 
 impl CpuPool {
     /// A pool for a machine with so many cores.
     pub(super) fn new(cores: usize) -> Self {
         Self {
-            // On a single core, too, a signature must not wait for a generation.
+            // On a single core, too, a signature must not wait for a page of secrets
+            // that are sealed anew.
             jobs: Arc::new(Semaphore::new(cores.max(2))),
-            generations: Arc::new(Semaphore::new((cores / 2).max(1))),
         }
     }
 
@@ -52,36 +51,16 @@ impl CpuPool {
             false => HsmError::Unavailable(failure.into()),
         })
     }
-
-    /// Runs the generation of a key pair, as [`CpuPool::run`] does, while at
-    /// most half of the cores do the same.
-    ///
-    /// # Errors
-    /// As for [`CpuPool::run`].
-    pub(super) async fn run_generation<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, HsmError> {
-        let turn = Arc::clone(&self.generations)
-            .acquire_owned()
-            .await
-            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
-        self.run(move || {
-            let _turn = turn;
-            job()
-        })
-        .await
-    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
     /// A job that says when it runs and then waits to be let go.
-    fn held() -> (
+    pub(in super::super) fn held() -> (
         impl FnOnce() + Send + 'static,
         tokio::sync::oneshot::Receiver<()>,
         mpsc::Sender<()>,
@@ -101,41 +80,16 @@ mod tests {
         let (job, has_started, release) = held();
         let caller = tokio::spawn({
             let pool = Arc::clone(&pool);
-            async move { pool.run_generation(job).await }
+            async move { pool.run(job).await }
         });
         has_started.await.expect("it runs");
         caller.abort();
         assert!(caller.await.is_err_and(|error| error.is_cancelled()));
         assert_eq!(pool.jobs.available_permits(), 1);
-        assert_eq!(pool.generations.available_permits(), 0);
 
         release.send(()).expect("it waits");
-        // Both come back, which is only known by taking all there are.
+        // It comes back, which is only known by taking all there are.
         let _all = pool.jobs.acquire_many(2).await.expect("open");
-        let _turn = pool.generations.acquire().await.expect("open");
-    }
-
-    #[tokio::test]
-    async fn generations_leave_room_for_other_jobs() {
-        for cores in [1, 2, 3, 8] {
-            let pool = CpuPool::new(cores);
-            let (jobs, generations) = (
-                pool.jobs.available_permits(),
-                pool.generations.available_permits(),
-            );
-            assert!((1..jobs).contains(&generations), "{cores} cores");
-        }
-
-        let pool = Arc::new(CpuPool::new(1));
-        let (job, has_started, release) = held();
-        let generation = tokio::spawn({
-            let pool = Arc::clone(&pool);
-            async move { pool.run_generation(job).await }
-        });
-        has_started.await.expect("it runs");
-        assert_eq!(pool.run(|| 7).await.expect("runs beside it"), 7);
-        release.send(()).expect("it waits");
-        generation.await.expect("no panic").expect("ran");
     }
 
     #[tokio::test]

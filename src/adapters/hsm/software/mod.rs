@@ -3,15 +3,19 @@
 //! that keeps the handle keeps the secret, and erasing the handle there erases it.
 //!
 //! This file decides where each piece of work runs. How it is done is in `engine`
-//! and `aead`, how a secret is stored in `seal`, which keys are open in `vault`.
+//! and `aead`, how a secret is stored in `seal`, which keys are open in `vault`, where RSA
+//! pairs come from in `pairs`.
 
 mod aead;
 mod cpu_pool;
 mod derivation;
 mod engine;
+mod generation;
 pub mod kek;
+mod pairs;
 pub mod ring;
 pub mod seal;
+mod stock;
 mod vault;
 
 use std::sync::Arc;
@@ -22,6 +26,7 @@ use bytes::Bytes;
 use self::cpu_pool::CpuPool;
 use self::engine::ParsedKey;
 use self::kek::KeyEncryptionKey;
+use self::pairs::RsaPairs;
 use self::ring::KekRing;
 use self::seal::SecretBinding;
 use self::vault::Vault;
@@ -35,6 +40,7 @@ use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
+use crate::telemetry::metrics::Metrics;
 
 const KIB: usize = 1024;
 
@@ -43,6 +49,7 @@ pub struct SoftwareHsm {
     vault: Arc<Vault>,
     public_keys: PublicKeys,
     pool: CpuPool,
+    pairs: RsaPairs,
 }
 
 /// How much a [`SoftwareHsm`] may take.
@@ -53,14 +60,17 @@ pub struct SoftwareHsmSettings {
     pub parsed_keys: usize,
     /// How many cores long computations may keep busy.
     pub cores: usize,
+    /// How many RSA pairs are made before somebody asks for them.
+    pub rsa_stock: usize,
 }
 
 impl Default for SoftwareHsmSettings {
-    /// 10,000 parsed keys, and every core.
+    /// 10,000 parsed keys, every core, and no pair in stock.
     fn default() -> Self {
         Self {
             parsed_keys: 10_000,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
+            rsa_stock: 0,
         }
     }
 }
@@ -121,17 +131,38 @@ impl SoftwareHsm {
     /// A software HSM whose secrets are sealed under any of these key-encryption
     /// keys, and new ones under the first.
     pub fn with_ring(ring: KekRing, settings: SoftwareHsmSettings) -> Self {
+        let vault = Arc::new(Vault::new(ring, settings.parsed_keys));
         Self {
-            vault: Arc::new(Vault::new(ring, settings.parsed_keys)),
+            pairs: RsaPairs::new(Arc::clone(&vault), settings),
+            vault,
             public_keys: PublicKeys::new(settings.parsed_keys),
             pool: CpuPool::new(settings.cores),
         }
+    }
+
+    /// From now on RSA pairs are made beforehand while nobody waits for one, as many
+    /// as the settings say, and these metrics say how many are ready.
+    pub fn begin_stock(&self, metrics: Arc<Metrics>) {
+        self.pairs.begin_stock(metrics);
+    }
+
+    /// No more pairs are made beforehand. Those that are ready may still be taken.
+    pub fn end_stock(&self) {
+        self.pairs.end_stock();
+    }
+
+    /// Drops what is in stock, makes no more RSA pairs, and waits for the end of those
+    /// that were begun, at most a few hundred milliseconds.
+    pub async fn stop(&self) {
+        self.pairs.stop().await;
     }
 
     /// From now on this key-encryption key seals; those that were in use go on
     /// opening what they sealed. Nobody who uses a key waits.
     pub fn seal_with(&self, kek: KeyEncryptionKey) {
         self.vault.seal_with(kek);
+        // In this order: what comes into stock from now on is sealed under this one.
+        self.pairs.renew_stock();
     }
 
     /// The id of the key-encryption key that seals.
@@ -236,16 +267,10 @@ impl HsmBackend for SoftwareHsm {
             key_type: permit.key_type(),
         };
         match permit.key_type() {
-            KeyType::Rsa2048 => {
-                let vault = Arc::clone(&self.vault);
-                self.pool
-                    .run_generation(move || vault.make(binding))
-                    .await?
-            }
+            KeyType::Rsa2048 => self.pairs.make_key(&self.pool, binding).await,
             // About 70 µs, most of it the proof's verification.
-            KeyType::Ed25519 | KeyType::Aes256 => self.vault.make(binding),
+            KeyType::Ed25519 | KeyType::Aes256 => self.vault.make(binding).map_err(HsmError::Fault),
         }
-        .map_err(HsmError::Fault)
     }
 
     async fn discard(&self, _key_id: KeyId) -> Result<(), HsmError> {

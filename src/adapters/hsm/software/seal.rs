@@ -9,6 +9,10 @@
 //! environment, the plane and the key type, each behind its length. So a sealed
 //! secret that is moved to another row of the store does not open there.
 //!
+//! An RSA pair that waits for a key is sealed in the same form. Its associated data are
+//! a name of its own, behind its length, so that it opens for no key, and no key's
+//! secret opens as stock.
+//!
 //! What is inside: of an RSA key the PKCS#8 document (RFC 5958, DER), of an
 //! Ed25519 key the seed of 32 bytes (RFC 8032 §5.1.5), of a symmetric key its 32
 //! bytes.
@@ -26,6 +30,7 @@ use crate::ports::hsm::{HsmFault, Nonce};
 
 const VERSION: u8 = 1;
 const FORMAT_NAME: &str = "kms sealed secret v1";
+const STOCK_NAME: &str = "kms sealed stock v1";
 const NONCE_LEN: usize = size_of::<Nonce>();
 const HEADER_LEN: usize = BEGINNING_LEN + NONCE_LEN;
 
@@ -69,14 +74,18 @@ impl SecretBinding {
             self.scope.plane.as_str().as_bytes(),
             self.key_type.as_str().as_bytes(),
         ];
-        let mut encoded = Vec::with_capacity(128);
-        for part in parts {
-            // Eight bytes of length hold whatever a `usize` holds.
-            encoded.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            encoded.extend_from_slice(part);
-        }
-        encoded
+        behind_their_lengths(&parts)
     }
+}
+
+fn behind_their_lengths(parts: &[&[u8]]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(128);
+    for part in parts {
+        // Eight bytes of length hold whatever a `usize` holds.
+        encoded.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        encoded.extend_from_slice(part);
+    }
+    encoded
 }
 
 /// Seals a secret. Whoever calls this has both the secret and the key-encryption
@@ -89,17 +98,40 @@ pub fn seal(
     binding: &SecretBinding,
     secret: &SecretBytes,
 ) -> Result<KeyHandle, HsmFault> {
+    seal_bytes(kek, &binding.associated_data(), secret).map(KeyHandle::from_bytes)
+}
+
+/// Seals the secret of an RSA pair that belongs to no key yet.
+///
+/// # Errors
+/// [`HsmFault::Refused`] when the system gives no randomness.
+pub(super) fn seal_as_stock(
+    kek: &KeyEncryptionKey,
+    secret: &SecretBytes,
+) -> Result<Vec<u8>, HsmFault> {
+    seal_bytes(kek, &stock_data(), secret)
+}
+
+fn stock_data() -> Vec<u8> {
+    behind_their_lengths(&[STOCK_NAME.as_bytes(), KeyType::Rsa2048.as_str().as_bytes()])
+}
+
+fn seal_bytes(
+    kek: &KeyEncryptionKey,
+    associated_data: &[u8],
+    secret: &SecretBytes,
+) -> Result<Vec<u8>, HsmFault> {
     // A random nonce is safe for 2^32 secrets under one key-encryption key.
     let nonce = fresh_nonce()?;
     let ciphertext = kek
         .sealing_key()
-        .seal(nonce, &binding.associated_data(), secret.expose())?;
+        .seal(nonce, associated_data, secret.expose())?;
     let mut sealed = Vec::with_capacity(HEADER_LEN + ciphertext.len());
     sealed.push(VERSION);
     sealed.extend_from_slice(kek.id_bytes());
     sealed.extend_from_slice(&nonce);
     sealed.extend_from_slice(&ciphertext);
-    Ok(KeyHandle::from_bytes(sealed))
+    Ok(sealed)
 }
 
 /// Opens a sealed secret for what it is bound to, with the key that it names.
@@ -111,7 +143,22 @@ pub(super) fn open(
     binding: &SecretBinding,
     handle: &KeyHandle,
 ) -> Result<SecretBytes, SealFault> {
-    let sealed = handle.as_bytes();
+    open_bytes(ring, &binding.associated_data(), handle.as_bytes())
+}
+
+/// Opens what [`seal_as_stock`] has sealed, with the key that it names.
+///
+/// # Errors
+/// [`SealFault`].
+pub(super) fn open_stock(ring: &KekRing, sealed: &[u8]) -> Result<SecretBytes, SealFault> {
+    open_bytes(ring, &stock_data(), sealed)
+}
+
+fn open_bytes(
+    ring: &KekRing,
+    associated_data: &[u8],
+    sealed: &[u8],
+) -> Result<SecretBytes, SealFault> {
     if sealed.len() < HEADER_LEN + TAG_LEN {
         return Err(SealFault::Malformed);
     }
@@ -121,7 +168,7 @@ pub(super) fn open(
     let kek = ring.opening(kek_id).ok_or(SealFault::ForeignKek)?;
     let nonce = Nonce::try_from(nonce).map_err(|_| SealFault::Malformed)?;
     kek.sealing_key()
-        .open(nonce, &binding.associated_data(), ciphertext)
+        .open(nonce, associated_data, ciphertext)
         .ok_or(SealFault::Broken)
 }
 
@@ -275,6 +322,27 @@ mod tests {
             expected.extend(part);
         }
         assert_eq!(encoded, expected);
+    }
+
+    #[test]
+    fn what_is_in_stock_is_sealed_under_a_name_of_its_own() {
+        let mut expected = Vec::new();
+        for part in [&b"kms sealed stock v1"[..], b"RSA-2048"] {
+            expected.extend([0, 0, 0, 0, 0, 0, 0, part.len() as u8]);
+            expected.extend(part);
+        }
+        assert_eq!(stock_data(), expected);
+        assert_ne!(STOCK_NAME, FORMAT_NAME);
+
+        let secret = SecretBytes::new(b"a pair".to_vec());
+        let sealed = seal_as_stock(&kek(1), &secret).expect("seals");
+        let opened = open_stock(&ring(1), &sealed).expect("opens");
+        assert_eq!(opened.expose(), secret.expose());
+        let as_handle = KeyHandle::from_bytes(sealed);
+        let opened = open(&ring(1), &binding(), &as_handle);
+        assert_eq!(opened.err(), Some(SealFault::Broken));
+        let opened = open_stock(&ring(1), self::sealed().as_bytes());
+        assert_eq!(opened.err(), Some(SealFault::Broken));
     }
 
     #[test]

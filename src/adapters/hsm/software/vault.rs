@@ -91,7 +91,12 @@ impl Vault {
         self.seal_proven(binding, new)
     }
 
-    fn seal_proven(
+    /// Seals a secret that was just made, opens what was sealed and lets that prove
+    /// itself.
+    ///
+    /// # Errors
+    /// [`HsmFault::ProofFailed`]; [`HsmFault::Refused`].
+    pub(super) fn seal_proven(
         &self,
         binding: SecretBinding,
         new: NewSecret,
@@ -168,6 +173,12 @@ impl Vault {
         // the store has what it made; a ring that was replaced counts while anybody
         // uses it. New holders come only through a ring in which the key seals.
         self.ring.load().others_are_held()
+    }
+
+    /// The key-encryption keys as they are now. Whoever holds them on holds up the end
+    /// of those that no longer seal.
+    pub(super) fn ring(&self) -> Arc<KekRing> {
+        self.ring.load_full()
     }
 
     /// The id of the key that seals.

@@ -180,3 +180,25 @@ impl KmsService {
         self.use_key_for_each(context, key, &sealed).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_batches_of_the_largest_size_are_under_way_and_a_third_waits() {
+        let under_way = ReceiptsUnderWay::default();
+        let first = under_way.room_for(LARGEST_BATCH).await;
+        let second = under_way.room_for(LARGEST_BATCH).await;
+        assert!(first.is_some() && second.is_some());
+        let mut third = Box::pin(under_way.room_for(2));
+        tokio::select! {
+            biased;
+            _ = &mut third => panic!("there is no room"),
+            // A single use waits for nobody.
+            alone = under_way.room_for(1) => assert!(alone.is_none()),
+        }
+        drop(first);
+        assert!(third.await.is_some());
+    }
+}

@@ -157,3 +157,21 @@ async fn a_batch_whose_approval_was_spent_meanwhile_gives_nothing_out() {
     let is_spent = bench.store.is_grant_spent("3").await.expect("memory");
     assert!(!is_spent);
 }
+
+/// Guards single uses: behind the receipts of however many batches, each would wait
+/// for all of them.
+#[tokio::test]
+async fn a_batch_waits_for_the_receipts_of_others_and_a_single_use_does_not() {
+    let bench = bench();
+    let key_id = bench.key_for_five(false).await;
+    let others = bench.service.receipts_under_way.room_for(2_000).await;
+    let asking = context();
+    let mut batch = Box::pin(bench.sign_batch(&asking, key_id, 2));
+    tokio::select! {
+        biased;
+        _ = &mut batch => panic!("there is no room"),
+        alone = bench.sign(key_id) => assert!(alone.is_ok()),
+    }
+    drop(others);
+    assert_eq!(codes(&batch.await.expect("signed")), [None, None]);
+}

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::messages;
 use crate::support::{
-    APPROVAL, Answer, TestKms, UNKNOWN, UNTHROTTLED, base64, in_scope, text, with,
+    APPROVAL, Answer, FaultyDisk, KmsProcess, TestKms, UNKNOWN, UNTHROTTLED, base64, eventually,
+    in_scope, text, with,
 };
 
 /// Each operation with an item that reads well.
@@ -206,8 +207,8 @@ async fn a_batch_is_bounded_by_its_bytes_as_any_body_is() {
 #[tokio::test]
 async fn a_batch_counts_in_the_rate_of_its_operation() {
     let kms = TestKms::start_with(&[
-        ("KMS__LIMITS__SIGN__REQUESTS_PER_SECOND", "1"),
-        ("KMS__LIMITS__SIGN__BURST", "2"),
+        ("KMS__LIMITS__GROUPS__SIGN__REQUESTS_PER_SECOND", "1"),
+        ("KMS__LIMITS__GROUPS__SIGN__BURST", "2"),
     ])
     .await;
     let made = kms.generate("Ed25519", json!({})).await;
@@ -219,4 +220,26 @@ async fn a_batch_counts_in_the_rate_of_its_operation() {
     let item = json!([{ "data": "", "signature": "" }]);
     let verified = kms.batch("verify", pair, item).await;
     assert_eq!(verified.headers["ratelimit-limit"], "500");
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_nothing_of_a_batch_is_given_out_or_counted() {
+    let disk = FaultyDisk::new();
+    let kms = KmsProcess::start(disk.folder(), &disk.settings());
+    let key_id = kms.generate_id("Ed25519").await;
+    let body = in_scope(json!({ "key_id": key_id, "items": messages(50) }));
+    let sign = async || kms.post("/kms/v1/sign/batch", &body).await;
+    sign().await.ok();
+    disk.fail("write EIO");
+    let away = sign().await;
+    let details = away.refused(503, "DEPENDENCY_UNAVAILABLE");
+    assert_eq!(details["dependency"], "ledger");
+    disk.heal();
+    eventually("a batch after the fault", async || {
+        (sign().await.status == 200).then_some(())
+    })
+    .await;
+    let details = kms.get_scoped(&format!("/kms/v1/keys/{key_id}")).await;
+    assert_eq!(details.ok()["usage"]["used"], 100);
+    kms.stop();
 }

@@ -1,6 +1,8 @@
 //! What every HSM backend must do, written once against the port and run for
 //! each backend, beside what only one backend can be asked.
 
+#[path = "hsm_conformance/batches.rs"]
+mod batches;
 #[path = "hsm_conformance/harness.rs"]
 mod harness;
 #[path = "hsm_conformance/other_implementations.rs"]
@@ -47,6 +49,9 @@ macro_rules! conforms {
             suite::a_discarded_key_is_no_error,
             suite::a_key_that_was_never_made_is_a_fault,
             suite::the_self_test_passes,
+            batches::a_batch_signs_and_verifies_each_in_its_place,
+            batches::a_batch_encrypts_and_decrypts_each_in_its_place,
+            batches::a_batch_of_an_erased_key_comes_to_nothing,
             other_implementations::rsa_signatures_are_valid_elsewhere,
             other_implementations::rsa_signatures_made_elsewhere_are_valid_here,
             other_implementations::ed25519_signatures_are_valid_elsewhere,

@@ -5,6 +5,7 @@
 
 pub mod algorithm;
 pub mod approval;
+pub mod batch;
 pub mod binary;
 pub mod caller;
 pub mod error;

@@ -134,7 +134,13 @@ impl<O: KeyOperation> CheckedUse<O> {
         &self.key.record
     }
 
-    /// The permit, once the use is approved and counted.
+    /// With which algorithm.
+    pub fn algorithm(&self) -> O::Algorithm {
+        self.algorithm
+    }
+
+    /// The permit, once the uses are approved and counted. One approval is for all of
+    /// them.
     ///
     /// # Errors
     /// [`ApprovalFault::Missing`] where the key's policy asks for an approval
@@ -173,8 +179,9 @@ fn require_approval(
         .covers(subject)
 }
 
-/// The right to use one key once, for one kind of operation.
-#[must_use = "a permit that is dropped gives its use back"]
+/// The right to use one key for one kind of operation, as often as was counted: once,
+/// unless a batch asked for more.
+#[must_use = "a permit that is dropped gives its uses back"]
 pub struct Permit<O: KeyOperation> {
     key: Arc<StoredKey>,
     algorithm: O::Algorithm,
@@ -197,9 +204,41 @@ impl<O: KeyOperation> Permit<O> {
         self.algorithm
     }
 
-    /// The counted use, for the store to write down.
+    /// How often it may be used.
+    pub fn uses(&self) -> usize {
+        // A batch is counted in `usize`, so no permit is for more.
+        usize::try_from(self.reservation.mark().uses).unwrap_or(usize::MAX)
+    }
+
+    /// Of these items as many, from the first on, as uses were counted.
+    pub fn batch<I>(&self, items: impl IntoIterator<Item = I>) -> PermittedBatch<'_, O, I> {
+        PermittedBatch {
+            permit: self,
+            items: items.into_iter().take(self.uses()).collect(),
+        }
+    }
+
+    /// The counted uses, for the store to write down.
     pub fn into_reservation(self) -> UsageReservation {
         self.reservation
+    }
+}
+
+/// What one permit allows to be done one by one: never more than uses were counted.
+pub struct PermittedBatch<'a, O: KeyOperation, I> {
+    permit: &'a Permit<O>,
+    items: Vec<I>,
+}
+
+impl<'a, O: KeyOperation, I> PermittedBatch<'a, O, I> {
+    /// What permits it.
+    pub fn permit(&self) -> &'a Permit<O> {
+        self.permit
+    }
+
+    /// The permit, and what it allows to be done.
+    pub fn into_parts(self) -> (&'a Permit<O>, Vec<I>) {
+        (self.permit, self.items)
     }
 }
 
@@ -242,6 +281,20 @@ mod tests {
             .and_then(|checked| checked.permit(None, reservation(now)))
             .expect("allowed");
         assert_eq!(permit.algorithm(), SigningAlgorithm::Ed25519);
+    }
+
+    #[test]
+    fn a_permit_allows_no_more_of_a_batch_than_was_counted() {
+        let key = stored(active_key());
+        let now = key.record.created_at;
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let reserved = counter.reserve_up_to(5, now, 3, false);
+        let permit = check_use::<Sign>(key, &caller("M21"), None, now)
+            .and_then(|checked| checked.permit(None, reserved.reservation.expect("some")))
+            .expect("allowed");
+        assert_eq!(permit.uses(), 3);
+        assert_eq!(permit.batch(0..5).into_parts().1, [0, 1, 2]);
+        assert_eq!(permit.batch(0..2).into_parts().1, [0, 1]);
     }
 
     #[test]

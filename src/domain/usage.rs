@@ -6,6 +6,7 @@
 //! counted, and the store writes it down together with the receipt of the use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::error::{KmsError, PolicyFault};
 use super::time::Timestamp;
@@ -28,8 +29,8 @@ pub struct UsageCount {
 }
 
 impl UsageCount {
-    /// The count after one more use that is written down. A use of an earlier day,
-    /// written down late, leaves today's count alone.
+    /// The count after more uses that are written down. Uses of an earlier day,
+    /// written down late, leave today's count alone.
     pub fn plus(self, mark: UsageMark) -> Self {
         Self {
             last_used_at: self.last_used_at.max(Some(mark.at)),
@@ -39,17 +40,17 @@ impl UsageCount {
 
     fn counting(self, mark: UsageMark) -> Self {
         let counted = Self {
-            encryptions: self.encryptions + u64::from(mark.encrypts),
+            encryptions: self.encryptions + mark.encryptions(),
             ..self
         };
         match mark.day.cmp(&self.day) {
             std::cmp::Ordering::Greater => Self {
                 day: mark.day,
-                used: 1,
+                used: mark.uses,
                 ..counted
             },
             std::cmp::Ordering::Equal => Self {
-                used: self.used + 1,
+                used: self.used + mark.uses,
                 ..counted
             },
             std::cmp::Ordering::Less => counted,
@@ -66,15 +67,26 @@ impl UsageCount {
     }
 }
 
-/// One use, as it will be written down.
+/// Uses of one kind at one instant, as they will be written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageMark {
-    /// The UTC day of the use.
+    /// The UTC day of the uses.
     pub day: i64,
-    /// Whether it was an encryption.
+    /// How many they are, at least one.
+    pub uses: u64,
+    /// Whether they were encryptions.
     pub encrypts: bool,
-    /// When it was.
+    /// When they were.
     pub at: Timestamp,
+}
+
+impl UsageMark {
+    fn encryptions(self) -> u64 {
+        match self.encrypts {
+            true => self.uses,
+            false => 0,
+        }
+    }
 }
 
 /// The live count of one key: what the store has, plus what is reserved.
@@ -97,31 +109,56 @@ impl UsageCounter {
         limit: u64,
         encrypts: bool,
     ) -> Result<UsageReservation, KmsError> {
+        let reserved = self.reserve_up_to(1, now, limit, encrypts);
+        reserved
+            .reservation
+            .ok_or_else(|| reserved.exhausted.into())
+    }
+
+    /// Reserves as many of the wanted uses at `now` as are left, in one step, so that
+    /// it takes as long for a thousand as for one and nobody comes in between.
+    pub fn reserve_up_to(
+        self: &Arc<Self>,
+        wanted: u64,
+        now: Timestamp,
+        limit: u64,
+        encrypts: bool,
+    ) -> Reserved {
         let mut count = self.lock();
         // A clock that steps back must not open a day that was closed already.
         let day = now.utc_day().max(count.day);
         let used = if day == count.day { count.used } else { 0 };
-        if used >= limit {
-            return Err(KmsError::DailyLimitReached {
+        let left_today = limit.saturating_sub(used);
+        let left_ever = match encrypts {
+            true => MAX_ENCRYPTIONS.saturating_sub(count.encryptions),
+            false => u64::MAX,
+        };
+        let exhausted = match left_today <= left_ever {
+            true => Exhausted::Today {
                 limit,
                 retry_after: now.until_next_utc_day(),
-            });
-        }
-        if encrypts && count.encryptions >= MAX_ENCRYPTIONS {
-            return Err(PolicyFault::EncryptionsExhausted.into());
-        }
-        let mark = UsageMark {
-            day,
-            encrypts,
-            at: now,
+            },
+            false => Exhausted::Encryptions,
         };
-        // Used only once it is kept: a use that is given back was none.
-        *count = count.counting(mark);
-        drop(count);
-        Ok(UsageReservation {
-            counter: Some(Arc::clone(self)),
-            mark,
-        })
+        let uses = wanted.min(left_today).min(left_ever);
+        let reservation = (uses > 0).then(|| {
+            let mark = UsageMark {
+                day,
+                uses,
+                encrypts,
+                at: now,
+            };
+            // Used only once it is kept: a use that is given back was none.
+            *count = count.counting(mark);
+            UsageReservation {
+                counter: Some(Arc::clone(self)),
+                mark,
+            }
+        });
+        Reserved {
+            reservation,
+            exhausted,
+        }
     }
 
     /// The count now, reservations included.
@@ -132,9 +169,9 @@ impl UsageCounter {
     fn give_back(&self, mark: UsageMark) {
         let mut count = self.lock();
         if count.day == mark.day {
-            count.used = count.used.saturating_sub(1);
+            count.used = count.used.saturating_sub(mark.uses);
         }
-        count.encryptions = count.encryptions.saturating_sub(u64::from(mark.encrypts));
+        count.encryptions = count.encryptions.saturating_sub(mark.encryptions());
     }
 
     fn lock(&self) -> MutexGuard<'_, UsageCount> {
@@ -143,8 +180,42 @@ impl UsageCounter {
     }
 }
 
-/// One use that has been counted and may still come to nothing.
-#[must_use = "a reservation that is dropped gives its use back"]
+/// What came of wanting several uses.
+#[derive(Debug)]
+pub struct Reserved {
+    /// Those that were left; `None` where there were none.
+    pub reservation: Option<UsageReservation>,
+    /// Why there are no more than those that were left.
+    pub exhausted: Exhausted,
+}
+
+/// Which limit is in the way of one more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The limit of uses a UTC day.
+    Today {
+        /// Uses a day that the policy allows.
+        limit: u64,
+        /// Until the next UTC midnight.
+        retry_after: Duration,
+    },
+    /// [`MAX_ENCRYPTIONS`].
+    Encryptions,
+}
+
+impl From<Exhausted> for KmsError {
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
+            Exhausted::Today { limit, retry_after } => {
+                Self::DailyLimitReached { limit, retry_after }
+            }
+            Exhausted::Encryptions => PolicyFault::EncryptionsExhausted.into(),
+        }
+    }
+}
+
+/// Uses that have been counted and may still come to nothing, all of them together.
+#[must_use = "a reservation that is dropped gives its uses back"]
 #[derive(Debug)]
 pub struct UsageReservation {
     counter: Option<Arc<UsageCounter>>,
@@ -157,7 +228,7 @@ impl UsageReservation {
         self.mark
     }
 
-    /// The use is written down: it stays counted.
+    /// The uses are written down: they stay counted.
     pub fn keep(mut self) {
         if let Some(counter) = self.counter.take() {
             let mut count = counter.lock();
@@ -177,6 +248,7 @@ impl Drop for UsageReservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::error::ErrorCode;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("valid")
@@ -203,6 +275,65 @@ mod tests {
                 .sum()
         });
         assert_eq!(succeeded, 1_000);
+    }
+
+    #[test]
+    fn of_several_uses_as_many_are_reserved_as_are_left() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let now = at("2026-01-01T12:00:00Z");
+        let uses = |wanted| {
+            let reserved = counter.reserve_up_to(wanted, now, 10, true);
+            let uses = reserved.reservation.map_or(0, |reservation| {
+                let uses = reservation.mark().uses;
+                reservation.keep();
+                uses
+            });
+            (uses, KmsError::from(reserved.exhausted).code())
+        };
+        assert_eq!(uses(4), (4, ErrorCode::RateLimited));
+        assert_eq!(uses(7), (6, ErrorCode::RateLimited));
+        assert_eq!(uses(1), (0, ErrorCode::RateLimited));
+        let count = counter.count();
+        assert_eq!((count.used, count.encryptions), (10, 10));
+    }
+
+    #[test]
+    fn several_uses_that_are_dropped_are_given_back_together() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let now = at("2026-01-01T12:00:00Z");
+        counter.reserve(now, 10, true).expect("ten are left").keep();
+        drop(counter.reserve_up_to(100, now, 10, true));
+        let count = counter.count();
+        assert_eq!((count.used, count.encryptions), (1, 1));
+    }
+
+    #[test]
+    fn of_several_at_once_exactly_as_many_uses_are_reserved_as_are_left() {
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        let now = at("2026-01-01T12:00:00Z");
+        let reserved: u64 = std::thread::scope(|threads| {
+            let workers: Vec<_> = (1..=8)
+                .map(|wanted| {
+                    let counter = &counter;
+                    threads.spawn(move || {
+                        (0..100)
+                            .filter_map(|_| {
+                                let reserved = counter.reserve_up_to(wanted, now, 1_000, false);
+                                let reservation = reserved.reservation?;
+                                let uses = reservation.mark().uses;
+                                reservation.keep();
+                                Some(uses)
+                            })
+                            .sum::<u64>()
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("no panic"))
+                .sum()
+        });
+        assert_eq!((reserved, counter.count().used), (1_000, 1_000));
     }
 
     #[test]
@@ -250,7 +381,11 @@ mod tests {
             ..UsageCount::default()
         });
         let now = at("2026-01-01T12:00:00Z");
-        counter.reserve(now, 10, true).expect("the last one").keep();
+        let reserved = counter.reserve_up_to(3, now, 10, true);
+        assert_eq!(reserved.exhausted, Exhausted::Encryptions);
+        let last = reserved.reservation.expect("the last one");
+        assert_eq!(last.mark().uses, 1);
+        last.keep();
         assert!(matches!(
             counter.reserve(now, 10, true),
             Err(KmsError::PolicyViolation(PolicyFault::EncryptionsExhausted))
@@ -269,6 +404,7 @@ mod tests {
         };
         let late = UsageMark {
             day: 4,
+            uses: 1,
             encrypts: true,
             at: at("1970-01-05T23:59:59Z"),
         };

@@ -10,8 +10,8 @@ pub trait WireField {
     /// What the field must look like, for instance `one of dev, staging, prod`.
     const EXPECTED: &'static str;
 
-    /// For a field that is an object: what is wrong with the fields inside it,
-    /// each named from its own object on.
+    /// For a field that is an object or a list of objects: what is wrong inside it, each
+    /// with its path from the field on, such as `.name` or `[3].name`.
     fn faults_inside(_value: &serde_json::Value) -> Vec<FieldFault> {
         Vec::new()
     }

@@ -96,11 +96,18 @@ struct Envelope {
 /// What stands under `error`.
 #[derive(Serialize)]
 pub(crate) struct ErrorBody {
+    #[serde(flatten)]
+    failure: FailureBody,
+    request_id: RequestId,
+}
+
+/// What there is to say of a failure, whatever failed: a request, or an item of one.
+#[derive(Serialize)]
+pub(crate) struct FailureBody {
     code: &'static str,
     message: String,
     details: Value,
     retryable: bool,
-    request_id: RequestId,
 }
 
 /// The answer for a failure, with what a client needs to go on.
@@ -127,13 +134,20 @@ pub(crate) fn render(error: &KmsError, request_id: RequestId) -> Response {
 
 /// What a failure's `error` says.
 pub(crate) fn error_body(error: &KmsError, request_id: RequestId) -> ErrorBody {
-    let code = error.code();
     ErrorBody {
+        failure: failure_body(error),
+        request_id,
+    }
+}
+
+/// The same without the request, for one item among others.
+pub(crate) fn failure_body(error: &KmsError) -> FailureBody {
+    let code = error.code();
+    FailureBody {
         code: code.as_str(),
         message: message(error),
         details: details(error),
         retryable: retryable(code),
-        request_id,
     }
 }
 

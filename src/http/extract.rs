@@ -27,6 +27,10 @@ use crate::service::RequestContext;
 /// The header that may carry an approval instead of the body.
 const APPROVAL_HEADER: &str = "x-approval-token";
 
+/// Reading a longer body keeps an async worker busy for more than about 100 µs, and
+/// naming what is wrong with it for many times that.
+const READ_HERE: usize = 64 * 1024;
+
 /// A request that names a scope.
 pub(crate) trait Scoped {
     /// The scope it names.
@@ -54,6 +58,10 @@ scoped!(
     VerifyBody,
     EncryptBody,
     DecryptBody,
+    SignBatchBody,
+    VerifyBatchBody,
+    EncryptBatchBody,
+    DecryptBatchBody,
     AddTrustAnchorBody,
     ScopeQuery,
     ListKeysQuery,
@@ -68,14 +76,19 @@ pub(crate) struct FromBody<T> {
     pub(crate) body: T,
 }
 
-impl<T: ApprovableBody + Scoped> FromRequest<HttpState> for FromBody<T> {
+impl<T: ApprovableBody + Scoped + Send + 'static> FromRequest<HttpState> for FromBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &HttpState) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
         require_json(&parts.headers)?;
         let bytes = read_body(body, state.limits.max_body_bytes).await?;
-        let mut body: T = read_json(&bytes)?;
+        let mut body: T = match bytes.len() <= READ_HERE {
+            true => read_json(&bytes)?,
+            false => tokio::task::spawn_blocking(move || read_json(&bytes))
+                .await
+                .map_err(KmsError::internal)??,
+        };
         let scope = body.scope();
         let in_body = body.take_approval().map(|field| field.0);
         let approval = one_approval(in_body, approval_header(&parts.headers)?)?;

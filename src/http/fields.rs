@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::domain::batch::LARGEST_BATCH;
 use crate::domain::error::{FieldFault, FieldProblem, KmsError, RequestFault};
 use crate::domain::wire::WireField;
 
@@ -69,6 +70,8 @@ fn duplicates(body: &[u8]) -> Vec<FieldFault> {
     if let Ok(text) = std::str::from_utf8(body) {
         find_repeated(text, "", &mut repeated);
     }
+    let mut named = HashSet::new();
+    repeated.retain(|field| named.insert(field.clone()));
     repeated
         .into_iter()
         .map(|field| FieldFault {
@@ -89,7 +92,12 @@ fn find_repeated(object: &str, path: &str, repeated: &mut Vec<String>) {
     for (name, value) in entries {
         let field = format!("{path}{}", shortened(&name));
         find_repeated(value.get(), &format!("{field}."), repeated);
-        if !seen.insert(name) && !repeated.contains(&field) {
+        // Of a list no more than a request may have, and no lists in lists.
+        let items: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
+        for (place, item) in items.iter().take(LARGEST_BATCH).enumerate() {
+            find_repeated(item.get(), &format!("{field}[{place}]."), repeated);
+        }
+        if !seen.insert(name) {
             repeated.push(field);
         }
     }
@@ -205,11 +213,7 @@ impl<'a> FaultFinder<'a> {
                     if inside.is_empty() {
                         self.faults.push(fault(FieldProblem::Invalid));
                     }
-                    self.faults
-                        .extend(inside.into_iter().map(|inner| FieldFault {
-                            field: Cow::Owned(format!("{name}.{}", inner.field)),
-                            ..inner
-                        }));
+                    self.faults.extend(below(name, inside));
                 }
             }
         }
@@ -219,6 +223,14 @@ impl<'a> FaultFinder<'a> {
     pub(crate) fn finish(self) -> Vec<FieldFault> {
         self.faults
     }
+}
+
+/// These faults of an inner object, with what leads to it before their names.
+pub(crate) fn below(path: &str, faults: Vec<FieldFault>) -> impl Iterator<Item = FieldFault> {
+    faults.into_iter().map(move |inner| FieldFault {
+        field: Cow::Owned(format!("{path}{}", inner.field)),
+        ..inner
+    })
 }
 
 fn shortened(name: &str) -> String {

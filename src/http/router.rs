@@ -6,7 +6,9 @@ use axum::routing::{delete, get, post};
 
 use super::HttpState;
 use super::error::ApiError;
-use super::handlers::{encryption, keys, ledger, operations, receipts, signing, trust_anchors};
+use super::handlers::{
+    batches, encryption, keys, ledger, operations, receipts, signing, trust_anchors,
+};
 use super::stack;
 use crate::domain::error::RequestFault;
 use crate::telemetry::metrics::RequestOperation;
@@ -34,6 +36,10 @@ pub fn api_router(state: HttpState) -> Router {
         .route("/kms/v1/verify", post(signing::verify))
         .route("/kms/v1/encrypt", post(encryption::encrypt))
         .route("/kms/v1/decrypt", post(encryption::decrypt))
+        .route("/kms/v1/sign/batch", post(batches::sign))
+        .route("/kms/v1/verify/batch", post(batches::verify))
+        .route("/kms/v1/encrypt/batch", post(batches::encrypt))
+        .route("/kms/v1/decrypt/batch", post(batches::decrypt))
         .route(
             "/kms/v1/trust-anchors",
             post(trust_anchors::add).get(trust_anchors::list),
@@ -108,6 +114,10 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
         "/kms/v1/verify" => Operation::Verify,
         "/kms/v1/encrypt" => Operation::Encrypt,
         "/kms/v1/decrypt" => Operation::Decrypt,
+        "/kms/v1/sign/batch" => Operation::SignBatch,
+        "/kms/v1/verify/batch" => Operation::VerifyBatch,
+        "/kms/v1/encrypt/batch" => Operation::EncryptBatch,
+        "/kms/v1/decrypt/batch" => Operation::DecryptBatch,
         "/kms/v1/trust-anchors" if post => Operation::AddTrustAnchor,
         "/kms/v1/trust-anchors" => Operation::ListTrustAnchors,
         "/kms/v1/trust-anchors/{trust_anchor_id}" => Operation::RemoveTrustAnchor,

@@ -143,7 +143,7 @@ pub trait DataPlane: LedgerStore + HandleStore + UpkeepStore {
 /// What belongs together.
 #[derive(Debug, Default)]
 pub struct Transaction {
-    /// The use of a key that this is about, if it is about one.
+    /// The uses of a key that this is about, if it is about any.
     pub key_use: Option<KeyUseMark>,
     /// Changes of keys and anchors, in this order.
     pub changes: Vec<Change>,
@@ -161,14 +161,15 @@ impl Transaction {
     }
 }
 
-/// One counted use of a key at the version it was permitted for.
+/// The counted uses of a key at the version they were permitted for: one, or those
+/// of a batch.
 #[derive(Debug)]
 pub struct KeyUseMark {
     /// The key.
     pub key_id: KeyId,
     /// The version of its record when the permit was made.
     pub version: u64,
-    /// The use, counted already; kept with the transaction.
+    /// The uses, counted already; kept with the transaction.
     pub reservation: UsageReservation,
 }
 

@@ -11,7 +11,7 @@ use crate::domain::algorithm::{Algorithm, KeyType};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
-use crate::domain::permit::{Decrypt, Encrypt, Permit, Sign, Verify};
+use crate::domain::permit::{Decrypt, Encrypt, Permit, PermittedBatch, Sign, Verify};
 use crate::domain::secret::SecretBytes;
 
 /// A backend that makes keys and uses them.
@@ -23,6 +23,11 @@ use crate::domain::secret::SecretBytes;
 /// worker busy for longer than about 100 µs; what takes longer goes to a bounded
 /// pool of its own. Dropping the future of a call abandons its answer and leaves
 /// the key as it was.
+///
+/// **A batch** comes to one result an item, in their order, or to nothing: the first
+/// failure is the failure of all. It takes its turn among the calls of others item
+/// by item, or about a millisecond at a time. Where a backend says nothing else, its
+/// items are done one after the other.
 ///
 /// **What is atomic:** `generate` leaves a whole, proven key or nothing. A key
 /// that was generated and then not stored must be given to [`discard`], before
@@ -110,6 +115,71 @@ pub trait HsmBackend: Send + Sync + 'static {
         ciphertext: Bytes,
         aad: Bytes,
     ) -> Result<SecretBytes, HsmError>;
+
+    /// Signs each of these messages.
+    ///
+    /// # Errors
+    /// As for [`HsmBackend::sign`].
+    async fn sign_batch(
+        &self,
+        batch: PermittedBatch<'_, Sign, Bytes>,
+    ) -> Result<Vec<Vec<u8>>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let mut signatures = Vec::with_capacity(messages.len());
+        for data in messages {
+            signatures.push(self.sign(permit, data).await?);
+        }
+        Ok(signatures)
+    }
+
+    /// Checks each of these signatures.
+    ///
+    /// # Errors
+    /// As for [`HsmBackend::verify`].
+    async fn verify_batch(
+        &self,
+        batch: PermittedBatch<'_, Verify, SignedMessage>,
+    ) -> Result<Vec<bool>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let mut verdicts = Vec::with_capacity(messages.len());
+        for SignedMessage { data, signature } in messages {
+            verdicts.push(self.verify(permit, data, signature).await?);
+        }
+        Ok(verdicts)
+    }
+
+    /// Encrypts each of these, each under a fresh random nonce.
+    ///
+    /// # Errors
+    /// As for [`HsmBackend::encrypt`].
+    async fn encrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Encrypt, Plaintext>,
+    ) -> Result<Vec<Encrypted>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let mut encrypted = Vec::with_capacity(messages.len());
+        for Plaintext { plaintext, aad } in messages {
+            encrypted.push(self.encrypt(permit, plaintext, aad).await?);
+        }
+        Ok(encrypted)
+    }
+
+    /// Decrypts each of these; `None` for one that does not open.
+    ///
+    /// # Errors
+    /// As for [`HsmBackend::sign`].
+    async fn decrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Decrypt, Ciphertext>,
+    ) -> Result<Vec<Option<SecretBytes>>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let mut plaintexts = Vec::with_capacity(messages.len());
+        for sealed in messages {
+            let opened = self.decrypt(permit, sealed.nonce, sealed.ciphertext, sealed.aad);
+            plaintexts.push(opened_or_not(opened.await)?);
+        }
+        Ok(plaintexts)
+    }
 
     /// Erases a key's secret: after this no copy of it is left in the backend,
     /// its caches included.
@@ -226,12 +296,56 @@ impl Claim {
 /// A nonce of 96 bits.
 pub type Nonce = [u8; 12];
 
+/// A message and what is said to be its signature.
+#[derive(Clone)]
+pub struct SignedMessage {
+    /// The message.
+    pub data: Bytes,
+    /// The signature.
+    pub signature: Bytes,
+}
+
+/// What is to be encrypted.
+#[derive(Clone)]
+pub struct Plaintext {
+    /// The message.
+    pub plaintext: Bytes,
+    /// What is authenticated beside it.
+    pub aad: Bytes,
+}
+
+/// A ciphertext and what it takes to open it.
+#[derive(Clone)]
+pub struct Ciphertext {
+    /// The ciphertext with its tag at the end.
+    pub ciphertext: Bytes,
+    /// The nonce that the encryption answered.
+    pub nonce: Nonce,
+    /// What was authenticated beside it.
+    pub aad: Bytes,
+}
+
 /// What an encryption gives out.
 pub struct Encrypted {
     /// The nonce that was drawn for it.
     pub nonce: Nonce,
     /// The ciphertext with the tag of 16 bytes at its end.
     pub ciphertext: Vec<u8>,
+}
+
+/// A ciphertext that does not open as what it is among others: one result, and no
+/// failure of the backend.
+///
+/// # Errors
+/// Every other failure.
+pub fn opened_or_not(
+    opened: Result<SecretBytes, HsmError>,
+) -> Result<Option<SecretBytes>, HsmError> {
+    match opened {
+        Ok(plaintext) => Ok(Some(plaintext)),
+        Err(HsmError::Undecryptable) => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// Why a backend did not do it.

@@ -9,17 +9,7 @@ use crate::domain::error::KmsError;
 use crate::domain::permit::{Decrypt, Encrypt, Permit};
 use crate::domain::receipt::ReceiptOperation;
 use crate::domain::secret::SecretBytes;
-use crate::ports::hsm::{Encrypted, HsmBackend, HsmError, Nonce};
-
-/// A ciphertext and what it takes to open it.
-pub struct Ciphertext {
-    /// The ciphertext with its tag at the end.
-    pub ciphertext: Bytes,
-    /// The nonce that the encryption answered.
-    pub nonce: Nonce,
-    /// What was authenticated beside it.
-    pub aad: Bytes,
-}
+use crate::ports::hsm::{Ciphertext, Encrypted, HsmBackend, HsmError, opened_or_not};
 
 struct EncryptWork {
     plaintext: Bytes,
@@ -34,9 +24,10 @@ impl Work<Encrypt> for EncryptWork {
         &self,
         hsm: &dyn HsmBackend,
         permit: &Permit<Encrypt>,
-    ) -> Result<Encrypted, HsmError> {
-        hsm.encrypt(permit, self.plaintext.clone(), self.aad.clone())
-            .await
+    ) -> Result<Vec<Option<Encrypted>>, HsmError> {
+        let (plaintext, aad) = (self.plaintext.clone(), self.aad.clone());
+        let encrypted = hsm.encrypt(permit, plaintext, aad).await?;
+        Ok(vec![Some(encrypted)])
     }
 }
 
@@ -48,9 +39,10 @@ impl Work<Decrypt> for Ciphertext {
         &self,
         hsm: &dyn HsmBackend,
         permit: &Permit<Decrypt>,
-    ) -> Result<SecretBytes, HsmError> {
+    ) -> Result<Vec<Option<SecretBytes>>, HsmError> {
         let (ciphertext, aad) = (self.ciphertext.clone(), self.aad.clone());
-        hsm.decrypt(permit, self.nonce, ciphertext, aad).await
+        let opened = hsm.decrypt(permit, self.nonce, ciphertext, aad).await;
+        Ok(vec![opened_or_not(opened)?])
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod anchors_in_doubt;
 mod approvals;
+mod batch;
 mod doubts;
 mod encryption;
 mod health;
@@ -39,15 +40,15 @@ use crate::ports::material::Material;
 use crate::ports::trust_plane::TrustPlane;
 use crate::telemetry::metrics::Metrics;
 
+pub use crate::ports::hsm::{Ciphertext, Encrypted, Plaintext, SignedMessage};
 pub use crate::ports::ledger_store::{ReceiptPlace, ReceiptQuery};
-pub use encryption::Ciphertext;
 pub use health::{Check, CheckStatus, HealthReport, HealthStatus};
 pub use keys::{KeyListing, ListKeysRequest, UsageReport, VersionListing};
 pub use ledger::{CheckpointRefusal, Consistency, FoundReceipt, VerifierOfLedger};
 pub use lifecycle::{
     GenerateKeyRequest, Generated, KeyChanged, RevokeKeyRequest, Revoked, Rotated, Rotation,
 };
-pub use pipeline::{KeyChoice, Used};
+pub use pipeline::{KeyChoice, UseOfBatch, Used, UsedBatch};
 pub use scheduler::{Round, Scheduler};
 pub use trust_anchors::{
     AddTrustAnchorRequest, ListTrustAnchorsRequest, TrustAnchorAdded, TrustAnchorListing,
@@ -92,6 +93,7 @@ pub struct KmsService {
     keys_in_doubt: doubts::Doubts<keys_in_doubt::KeyDoubt>,
     quarantine: reconcile::Quarantine,
     scheduler: scheduler::SchedulerBoard,
+    receipts_under_way: batch::ReceiptsUnderWay,
     /// When this process began to make keys.
     began_at: Timestamp,
     metrics: Arc<Metrics>,
@@ -120,6 +122,7 @@ impl KmsService {
             keys_in_doubt: doubts::Doubts::default(),
             quarantine: reconcile::Quarantine::default(),
             scheduler: scheduler::SchedulerBoard::default(),
+            receipts_under_way: batch::ReceiptsUnderWay::default(),
             metrics,
         }
     }

@@ -2,25 +2,31 @@
 //! HSM, make the receipt durable, answer. A refusal takes the same road to its
 //! receipt as a success.
 
+mod attempt;
+mod receipts;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::approvals::{already_used, spend};
+use self::attempt::Attempt;
+use self::receipts::NotKept;
+use super::approvals::already_used;
 use super::{KmsService, RequestContext};
-use crate::domain::algorithm::{Algorithm, AlgorithmFamily, KeyType};
-use crate::domain::approval::{Approval, Grant};
+use crate::domain::algorithm::{Algorithm, AlgorithmFamily};
+use crate::domain::approval::Approval;
 use crate::domain::error::{Dependency, KmsError, RequestFault};
-use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
-use crate::domain::key::{KeyRecord, StoredKey};
+use crate::domain::ids::KeyRef;
+use crate::domain::key::StoredKey;
 use crate::domain::key_usage::KeyUsage;
 use crate::domain::permit::{KeyOperation, Permit, check_use};
-use crate::domain::receipt::{
-    KmsContext, Receipt, ReceiptAlgorithm, ReceiptOperation, SignedReceipt,
-};
+use crate::domain::receipt::ReceiptOperation;
 use crate::domain::scope::Scope;
-use crate::domain::usage::UsageReservation;
-use crate::ports::data_plane::{CommitError, Conflict, KeyUseMark, Transaction, Unavailable};
+use crate::domain::usage::Exhausted;
+use crate::ports::data_plane::{Conflict, Unavailable};
 use crate::ports::hsm::{HsmBackend, HsmError, HsmFault};
+
+pub use self::attempt::{UseOfBatch, Used, UsedBatch};
+pub(super) use self::receipts::RefusedSubject;
 
 /// How often a use starts over because its key changed between the look-up and
 /// the commit. Each change is a step that somebody asked for or that fell due: more
@@ -39,17 +45,25 @@ pub struct KeyChoice<A> {
 
 /// The few lines in which one operation differs from another.
 pub(super) trait Work<O: KeyOperation>: Sync {
-    /// What it gives out.
+    /// What one use gives out.
     type Output: Send;
-    /// What its receipt says.
+    /// What its receipts say.
     const RECEIPT: ReceiptOperation;
+    /// What it asks of the HSM, as the metrics call it.
+    const HSM_CALL: &'static str = O::USAGE.as_str();
 
-    /// Does the work.
+    /// How many uses of the key it is, at least one.
+    fn uses(&self) -> usize {
+        1
+    }
+
+    /// Does as much of the work, from its beginning, as the permit has uses: one result
+    /// a use, and `None` where a ciphertext does not open.
     fn run(
         &self,
         hsm: &dyn HsmBackend,
         permit: &Permit<O>,
-    ) -> impl Future<Output = Result<Self::Output, HsmError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<Self::Output>>, HsmError>> + Send;
 
     /// Whether the receipt calls this a success.
     fn succeeded(_output: &Self::Output) -> bool {
@@ -57,43 +71,18 @@ pub(super) trait Work<O: KeyOperation>: Sync {
     }
 }
 
-/// A use that is done, and whose receipt is durable.
-pub struct Used<T> {
-    /// What came of it.
-    pub output: T,
-    /// The key that was used.
-    pub key_id: KeyId,
-    /// The algorithm that was used.
-    pub algorithm: Algorithm,
-    /// The receipt that attests it.
-    pub receipt_id: ReceiptId,
-}
-
-/// One walk down the road, up to the receipt.
-struct Attempt<T> {
-    outcome: Result<T, KmsError>,
-    key: Option<Arc<StoredKey>>,
-    algorithm: Option<Algorithm>,
-    /// The counted use; `None` where the key was never reached.
-    counted: Option<UsageReservation>,
-    /// Who agreed to it, where the key asks for that.
-    grants: Vec<Grant>,
-    /// Whether the permit was there and the HSM did not deliver.
-    hsm_failed: bool,
-    /// Whether that was because the HSM does not have the key.
-    is_missing: bool,
-}
-
-/// Why an attempt left no receipt.
-enum NotKept {
-    /// A condition no longer held.
-    Conflict(Conflict),
-    /// The store or the ledger's key is away, as the caller learns it.
-    Away(KmsError),
+/// Which uses a key's policy lets through.
+struct Authorized<O: KeyOperation> {
+    /// For as many as are left; `None` where none are.
+    permit: Option<Permit<O>>,
+    algorithm: Algorithm,
+    approval: Option<Approval>,
+    /// Why there are no more.
+    exhausted: Exhausted,
 }
 
 impl KmsService {
-    /// Uses a key. Nothing leaves before the receipt is durable.
+    /// Uses a key once. Nothing leaves before the receipt is durable.
     ///
     /// # Errors
     /// Every refusal of [`check_use`]; [`KmsError::KeyNotFound`]; approvals and
@@ -104,6 +93,29 @@ impl KmsService {
         choice: &KeyChoice<O::Algorithm>,
         work: &W,
     ) -> Result<Used<W::Output>, KmsError> {
+        let used = self.use_key_for_each(context, choice, work).await?;
+        let only = used.uses.into_iter().next();
+        let only = only.ok_or_else(|| KmsError::internal("a use came to no result"))?;
+        Ok(Used {
+            output: only.outcome?,
+            key_id: used.key_id,
+            algorithm: used.algorithm,
+            receipt_id: only.receipt_id,
+        })
+    }
+
+    /// Uses a key as often as the work says, authorized once. Nothing leaves before
+    /// all receipts are durable, which are kept together.
+    ///
+    /// # Errors
+    /// What concerns all uses, as for [`KmsService::use_key`]. A daily limit and a
+    /// ciphertext that does not open concern one.
+    pub(super) async fn use_key_for_each<O: KeyOperation, W: Work<O>>(
+        &self,
+        context: &RequestContext,
+        choice: &KeyChoice<O::Algorithm>,
+        work: &W,
+    ) -> Result<UsedBatch<W::Output>, KmsError> {
         for _ in 0..MAX_ATTEMPTS {
             let mut attempt = self.attempt(context, choice, work).await;
             // A key that was revoked while it was being used is gone from the HSM
@@ -120,80 +132,44 @@ impl KmsService {
                 .keep_attempt::<O, W>(context, choice, &mut attempt)
                 .await;
             if matches!(kept, Err(NotKept::Conflict(Conflict::GrantSpent))) {
-                // Somebody else acted on the approval meanwhile: the result is
+                // Somebody else acted on the approval meanwhile: the results are
                 // dropped, and the refusal gets the receipt.
                 attempt.outcome = Err(already_used());
                 kept = self
                     .keep_attempt::<O, W>(context, choice, &mut attempt)
                     .await;
             }
-            let receipt_id = match kept {
-                Ok(receipt_id) => receipt_id,
+            let receipt_ids = match kept {
+                Ok(receipt_ids) => receipt_ids,
                 // The key was rotated or revoked while it was being used: the
-                // result is dropped, and the key's new state decides.
+                // results are dropped, and the key's new state decides.
                 Err(NotKept::Conflict(Conflict::KeyChanged)) => continue,
                 Err(NotKept::Conflict(other)) => return Err(KmsError::internal(other)),
                 Err(NotKept::Away(away)) => return Err(away),
             };
-            let output = attempt.outcome?;
+            let outcomes = attempt.outcome?;
             let (Some(key), Some(algorithm)) = (attempt.key, attempt.algorithm) else {
                 return Err(KmsError::internal("a use succeeded without a key"));
             };
-            self.metrics.count_key_usage(O::USAGE, key.record.key_type);
-            return Ok(Used {
-                output,
+            let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            self.metrics
+                .count_key_usage(O::USAGE, key.record.key_type, done);
+            let uses = outcomes.into_iter().zip(receipt_ids);
+            return Ok(UsedBatch {
                 key_id: key.record.key_id,
                 algorithm,
-                receipt_id,
+                uses: uses
+                    .map(|(outcome, receipt_id)| UseOfBatch {
+                        outcome,
+                        receipt_id,
+                    })
+                    .collect(),
             });
         }
         Err(KmsError::unavailable(
             Dependency::Store,
             "the key kept changing while it was being used",
         ))
-    }
-
-    /// Signs the receipt of an attempt and keeps it, with the use where it was
-    /// counted and with the grants where it succeeded.
-    async fn keep_attempt<O: KeyOperation, W: Work<O>>(
-        &self,
-        context: &RequestContext,
-        choice: &KeyChoice<O::Algorithm>,
-        attempt: &mut Attempt<W::Output>,
-    ) -> Result<ReceiptId, NotKept> {
-        let kms_context = Self::use_context::<O, W>(&choice.key, attempt);
-        let changes = spend(&kms_context.approvals).collect();
-        let receipt = self
-            .sign_receipt(
-                context,
-                &context.caller.accountable_scope(&choice.scope),
-                W::RECEIPT,
-                kms_context,
-            )
-            .map_err(NotKept::Away)?;
-        let receipt_id = receipt.receipt_id;
-        let key_use = attempt
-            .counted
-            .take()
-            .zip(attempt.key.as_ref())
-            .map(|(reservation, key)| KeyUseMark {
-                key_id: key.record.key_id,
-                version: key.record.version,
-                reservation,
-            });
-        let transaction = Transaction {
-            key_use,
-            changes,
-            receipts: vec![receipt],
-        };
-        match self.ports.data_plane.commit(transaction).await {
-            Ok(()) => Ok(receipt_id),
-            Err(CommitError::Conflict(conflict)) => Err(NotKept::Conflict(conflict)),
-            Err(CommitError::Unavailable(away)) => Err(NotKept::Away(KmsError::unavailable(
-                Dependency::Ledger,
-                away,
-            ))),
-        }
     }
 
     async fn attempt<O: KeyOperation, W: Work<O>>(
@@ -220,20 +196,49 @@ impl KmsService {
         };
         attempt.key = Some(Arc::clone(&key));
         let authorized = self
-            .authorize_use::<O>(context, key, choice.algorithm)
+            .authorize_uses::<O>(context, key, choice.algorithm, work.uses())
             .await;
-        let permit = match authorized {
-            Ok((permit, approval)) => {
-                attempt.grants = approval.map_or_else(Vec::new, |agreed| agreed.grants().to_vec());
-                permit
-            }
+        let authorized = match authorized {
+            Ok(authorized) => authorized,
             Err(refusal) => {
                 attempt.outcome = Err(refusal);
                 return attempt;
             }
         };
-        attempt.algorithm = Some(permit.algorithm().widen());
+        attempt.algorithm = Some(authorized.algorithm);
+        attempt.grants = authorized
+            .approval
+            .map_or_else(Vec::new, |agreed| agreed.grants().to_vec());
 
+        let mut uses = Vec::with_capacity(work.uses());
+        if let Some(permit) = authorized.permit {
+            match self.run_in_hsm(&permit, work).await {
+                Ok(results) => uses.extend(
+                    results
+                        .into_iter()
+                        .map(|opened| opened.ok_or_else(|| RequestFault::Undecryptable.into())),
+                ),
+                Err(failure) => {
+                    attempt.hsm_failed = true;
+                    attempt.is_missing = matches!(failure, HsmError::Fault(HsmFault::Missing));
+                    attempt.outcome = Err(hsm_failure(failure));
+                    return attempt;
+                }
+            }
+            // Counted whatever came of it: guessing at ciphertexts is a use of the key.
+            attempt.counted = Some(permit.into_reservation());
+        }
+        uses.resize_with(work.uses(), || Err(authorized.exhausted.into()));
+        attempt.outcome = Ok(uses);
+        attempt
+    }
+
+    /// One result a use that is permitted, or none at all.
+    async fn run_in_hsm<O: KeyOperation, W: Work<O>>(
+        &self,
+        permit: &Permit<O>,
+        work: &W,
+    ) -> Result<Vec<Option<W::Output>>, HsmError> {
         let started = Instant::now();
         let record = permit.record();
         let done = match self.ports.hsm.holding(record.backend) {
@@ -241,28 +246,17 @@ impl KmsService {
             Ok(_) if self.quarantine.holds(record.key_id) => {
                 Err(HsmError::Fault(HsmFault::Missing))
             }
-            Ok(hsm) => work.run(hsm, &permit).await,
+            Ok(hsm) => work.run(hsm, permit).await,
             Err(error) => Err(error),
         };
-        self.metrics
-            .observe_hsm(O::USAGE.as_str(), started.elapsed());
+        self.metrics.observe_hsm(W::HSM_CALL, started.elapsed());
         match done {
-            Ok(output) => {
-                attempt.counted = Some(permit.into_reservation());
-                attempt.outcome = Ok(output);
+            // A result too few would pass for a use that was past a limit.
+            Ok(results) if results.len() != permit.uses() => {
+                Err(HsmError::Fault(HsmFault::Refused))
             }
-            Err(HsmError::Undecryptable) => {
-                // Counted: guessing at ciphertexts is a use of the key.
-                attempt.counted = Some(permit.into_reservation());
-                attempt.outcome = Err(RequestFault::Undecryptable.into());
-            }
-            Err(failure) => {
-                attempt.hsm_failed = true;
-                attempt.is_missing = matches!(failure, HsmError::Fault(HsmFault::Missing));
-                attempt.outcome = Err(hsm_failure(failure));
-            }
+            done => done,
         }
-        attempt
     }
 
     /// Whether the key is no longer as the attempt found it.
@@ -283,13 +277,15 @@ impl KmsService {
     }
 
     /// The checks, in the order of the product contract: state, usage, module
-    /// and algorithm in the domain, then the approval, then the daily limit.
-    async fn authorize_use<O: KeyOperation>(
+    /// and algorithm in the domain, then the approval, then the daily limit, which lets
+    /// through as many of the uses as are left.
+    async fn authorize_uses<O: KeyOperation>(
         &self,
         context: &RequestContext,
         key: Arc<StoredKey>,
         wanted: Option<O::Algorithm>,
-    ) -> Result<(Permit<O>, Option<Approval>), KmsError> {
+        uses: usize,
+    ) -> Result<Authorized<O>, KmsError> {
         let now = self.ports.clock.now();
         let checked = check_use::<O>(key, &context.caller, wanted, now)?;
         let approval = match checked.approval_needed() {
@@ -297,19 +293,27 @@ impl KmsService {
             None => None,
         };
         let record = checked.record();
-        let reservation = self
+        let reserved = self
             .ports
             .data_plane
             .usage_counter(record.key_id)
             .await
             .map_err(store_away)?
-            .reserve(
+            .reserve_up_to(
+                uses as u64,
                 now,
                 record.access_policy.max_usage_per_day,
                 O::USAGE == KeyUsage::Encrypt,
-            )?;
-        let permit = checked.permit(approval.as_ref(), reservation)?;
-        Ok((permit, approval))
+            );
+        Ok(Authorized {
+            algorithm: checked.algorithm().widen(),
+            permit: match reserved.reservation {
+                Some(reservation) => Some(checked.permit(approval.as_ref(), reservation)?),
+                None => None,
+            },
+            approval,
+            exhausted: reserved.exhausted,
+        })
     }
 
     /// The key that a reference names, for a caller that may speak for the scope.
@@ -331,104 +335,6 @@ impl KmsService {
             .map_err(store_away)?
             .ok_or(KmsError::KeyNotFound)
     }
-
-    fn use_context<O: KeyOperation, W: Work<O>>(
-        wanted: &KeyRef,
-        attempt: &Attempt<W::Output>,
-    ) -> KmsContext {
-        let record = attempt.key.as_ref().map(|key| &key.record);
-        KmsContext {
-            key_id: Some(
-                record.map_or_else(|| wanted.to_string(), |record| record.key_id.to_string()),
-            ),
-            algorithm: attempt.algorithm.map(ReceiptAlgorithm::Algorithm),
-            key_size_bits: record.map(|record| record.key_type.size_bits()),
-            success: attempt.outcome.as_ref().is_ok_and(W::succeeded),
-            error_code: attempt.outcome.as_ref().err().map(KmsError::code),
-            approvals: match attempt.outcome {
-                Ok(_) => attempt.grants.clone(),
-                // Nothing was done that anybody agreed to, so nothing is spent.
-                Err(_) => Vec::new(),
-            },
-        }
-    }
-
-    /// Signs a receipt of what has just happened.
-    ///
-    /// # Errors
-    /// [`KmsError::DependencyUnavailable`] when the ledger's key cannot be used.
-    pub(super) fn sign_receipt(
-        &self,
-        context: &RequestContext,
-        scope: &Scope,
-        operation: ReceiptOperation,
-        kms_context: KmsContext,
-    ) -> Result<SignedReceipt, KmsError> {
-        self.ports
-            .ledger
-            .sign(Receipt {
-                receipt_id: ReceiptId::generate(),
-                ts: self.ports.clock.now(),
-                scope: scope.clone(),
-                operation,
-                context: kms_context,
-                requesting_module: context.caller.module().clone(),
-                request_id: context.request_id,
-            })
-            .map_err(|error| KmsError::unavailable(Dependency::Ledger, error))
-    }
-
-    /// Leaves the receipt of a refusal, and gives the refusal back.
-    pub(super) async fn refuse(
-        &self,
-        context: &RequestContext,
-        scope: &Scope,
-        operation: ReceiptOperation,
-        about: RefusedSubject<'_>,
-        refusal: KmsError,
-    ) -> KmsError {
-        let kms_context = KmsContext {
-            key_id: about.id,
-            algorithm: about
-                .record
-                .map(|record| record.key_type)
-                .or(about.key_type)
-                .map(ReceiptAlgorithm::KeyType),
-            key_size_bits: about
-                .record
-                .map(|record| record.key_type)
-                .or(about.key_type)
-                .map(KeyType::size_bits),
-            success: false,
-            error_code: Some(refusal.code()),
-            approvals: Vec::new(),
-        };
-        let scope = context.caller.accountable_scope(scope);
-        let receipt = match self.sign_receipt(context, &scope, operation, kms_context) {
-            Ok(receipt) => receipt,
-            Err(away) => return away,
-        };
-        let transaction = Transaction {
-            receipts: vec![receipt],
-            ..Transaction::default()
-        };
-        match self.ports.data_plane.commit(transaction).await {
-            Ok(()) => refusal,
-            Err(CommitError::Unavailable(away)) => KmsError::unavailable(Dependency::Ledger, away),
-            Err(CommitError::Conflict(conflict)) => KmsError::internal(conflict),
-        }
-    }
-}
-
-/// What a refused step in a key's life was about, as far as it is known.
-#[derive(Default)]
-pub(super) struct RefusedSubject<'a> {
-    /// The id or reference in the request.
-    pub(super) id: Option<String>,
-    /// The key, where it was found.
-    pub(super) record: Option<&'a KeyRecord>,
-    /// The type of a key that was to be made.
-    pub(super) key_type: Option<KeyType>,
 }
 
 /// A store that cannot be reached, as the caller learns it.

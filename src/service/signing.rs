@@ -18,8 +18,13 @@ impl Work<Sign> for SignWork {
     type Output = Vec<u8>;
     const RECEIPT: ReceiptOperation = ReceiptOperation::SignatureCreated;
 
-    async fn run(&self, hsm: &dyn HsmBackend, permit: &Permit<Sign>) -> Result<Vec<u8>, HsmError> {
-        hsm.sign(permit, self.data.clone()).await
+    async fn run(
+        &self,
+        hsm: &dyn HsmBackend,
+        permit: &Permit<Sign>,
+    ) -> Result<Vec<Option<Vec<u8>>>, HsmError> {
+        let signature = hsm.sign(permit, self.data.clone()).await?;
+        Ok(vec![Some(signature)])
     }
 }
 
@@ -32,9 +37,14 @@ impl Work<Verify> for VerifyWork {
     type Output = bool;
     const RECEIPT: ReceiptOperation = ReceiptOperation::SignatureVerified;
 
-    async fn run(&self, hsm: &dyn HsmBackend, permit: &Permit<Verify>) -> Result<bool, HsmError> {
-        hsm.verify(permit, self.data.clone(), self.signature.clone())
-            .await
+    async fn run(
+        &self,
+        hsm: &dyn HsmBackend,
+        permit: &Permit<Verify>,
+    ) -> Result<Vec<Option<bool>>, HsmError> {
+        let (data, signature) = (self.data.clone(), self.signature.clone());
+        let valid = hsm.verify(permit, data, signature).await?;
+        Ok(vec![Some(valid)])
     }
 
     fn succeeded(valid: &bool) -> bool {

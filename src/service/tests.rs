@@ -3,6 +3,7 @@
 
 mod anchors;
 mod approvals;
+mod batch;
 mod claims;
 mod clock;
 mod erasure;

@@ -264,11 +264,11 @@ impl Metrics {
         self.reloads.with_label_values(&[material, outcome]).inc();
     }
 
-    /// Counts a use of a key that was done.
-    pub fn count_key_usage(&self, usage: KeyUsage, key_type: KeyType) {
+    /// Counts uses of a key that were done.
+    pub fn count_key_usage(&self, usage: KeyUsage, key_type: KeyType, uses: usize) {
         self.key_usage
             .with_label_values(&[usage.as_str(), key_type.as_str()])
-            .inc();
+            .inc_by(uses as u64);
     }
 
     /// The time one call of the HSM backend took.
@@ -424,7 +424,7 @@ mod tests {
         let metrics = Metrics::new("1.2.3").expect("names are unique");
         metrics.observe_request(RequestOperation::Sign, 200, Duration::from_millis(3));
         metrics.count_error(ErrorCode::RateLimited);
-        metrics.count_key_usage(KeyUsage::Sign, KeyType::Ed25519);
+        metrics.count_key_usage(KeyUsage::Sign, KeyType::Ed25519, 1);
         metrics.observe_hsm("sign", Duration::from_micros(7));
         metrics.set_hsm_available(true);
         metrics.observe_ledger_commit(Duration::from_micros(300));

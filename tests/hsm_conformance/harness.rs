@@ -95,9 +95,19 @@ pub(crate) fn foreign(key_type: KeyType, public_key: String) -> Arc<StoredKey> {
 
 /// The right to use a key once.
 pub(crate) fn permit<O: KeyOperation>(key: &Arc<StoredKey>, algorithm: O::Algorithm) -> Permit<O> {
+    permit_for(key, algorithm, 1)
+}
+
+/// The right to use a key so often.
+pub(crate) fn permit_for<O: KeyOperation>(
+    key: &Arc<StoredKey>,
+    algorithm: O::Algorithm,
+    uses: usize,
+) -> Permit<O> {
     let caller = Caller::new(MODULE.parse().expect("valid"), Reach::AnyScope);
     let reservation = UsageCounter::starting_from(UsageCount::default())
-        .reserve(now(), u64::MAX, false)
+        .reserve_up_to(uses as u64, now(), u64::MAX, false)
+        .reservation
         .expect("none is used");
     check_use::<O>(Arc::clone(key), &caller, Some(algorithm), now())
         .and_then(|checked| checked.permit(None, reservation))

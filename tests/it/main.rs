@@ -13,6 +13,7 @@ mod approvals_callers;
 mod approvals_once;
 mod archive;
 mod backup;
+mod batch;
 mod bearer;
 mod configuration;
 mod crash;

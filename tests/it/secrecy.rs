@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use canary::{Canary, assert_no_private_key_in, assert_not_in, contains, files};
 
-use crate::support::{Answer, KmsProcess, base64, in_scope, unbase64};
+use crate::support::{Answer, KmsProcess, base64, in_scope, unbase64, with};
 
 const DATA: &str = "canary-data-to-be-signed-81b2c7";
 const PLAINTEXT: &str = "canary-plaintext-to-hide-44d09a";
@@ -90,6 +90,15 @@ async fn do_everything(kms: &KmsProcess) -> Vec<Canary> {
         body["signature"] = signed["signature"].clone();
         body["approval_token"] = json!(TOKEN_IN_BODY);
         ask(kms, "/kms/v1/verify", body).await;
+        let mut items = json!([{ "data": base64(DATA) }, { "data": base64(AAD) }]);
+        let batch = json!({ "key_id": key["key_id"], "items": items });
+        let signed = ask(kms, "/kms/v1/sign/batch", batch).await;
+        for (item, result) in [0, 1].map(|place| (place, &signed["results"][place])) {
+            keep("a signature", &result["signature"]);
+            items[item]["signature"] = result["signature"].clone();
+        }
+        let batch = json!({ "key_id": key["key_id"], "items": items });
+        ask(kms, "/kms/v1/verify/batch", batch).await;
         let rotate = json!({ "approval_token": TOKEN_IN_BODY });
         ask(kms, &path_of(&key, "/rotate"), rotate).await;
         let revoke = json!({ "revocation_reason": "compromised" });
@@ -116,6 +125,21 @@ async fn do_everything(kms: &KmsProcess) -> Vec<Canary> {
         });
         let decrypted = ask(kms, "/kms/v1/decrypt", decrypt.clone()).await;
         assert_eq!(decrypted["plaintext"], base64(PLAINTEXT));
+        let items = json!([{ "plaintext": base64(PLAINTEXT), "aad": base64(AAD) }]);
+        let batch = json!({ "key_id": key["key_id"], "items": items, "algorithm": algorithm });
+        let encrypted = ask(kms, "/kms/v1/encrypt/batch", batch).await;
+        let sealed = &encrypted["results"][0];
+        keep("a ciphertext", &sealed["ciphertext"]);
+        let good = json!({
+            "ciphertext": sealed["ciphertext"], "iv": sealed["iv"], "aad": base64(AAD),
+        });
+        let wrong = with(good.clone(), json!({ "aad": base64(PLAINTEXT) }));
+        let batch = json!({
+            "key_id": key["key_id"], "items": [good, wrong], "algorithm": algorithm,
+        });
+        let decrypted = ask(kms, "/kms/v1/decrypt/batch", batch).await;
+        assert_eq!(decrypted["results"][0]["plaintext"], base64(PLAINTEXT));
+        assert_eq!(decrypted["failed"], 1);
         decrypt["aad"] = json!(base64(PLAINTEXT));
         let wrong = kms.post("/kms/v1/decrypt", &in_scope(decrypt)).await;
         wrong.refused(400, "INVALID_REQUEST");

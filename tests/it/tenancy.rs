@@ -72,6 +72,22 @@ async fn every_request(kms: &TestKms, scope: &Value, key: &str) -> Vec<Answer> {
             json!({ "key_id": key, "ciphertext": "", "iv": base64([0; 12]) }),
         ),
         (
+            "/kms/v1/sign/batch".to_owned(),
+            json!({ "key_id": key, "items": [{ "data": "" }, { "data": "" }] }),
+        ),
+        (
+            "/kms/v1/verify/batch".to_owned(),
+            json!({ "key_id": key, "items": [{ "data": "", "signature": "" }] }),
+        ),
+        (
+            "/kms/v1/encrypt/batch".to_owned(),
+            json!({ "key_id": key, "items": [{ "plaintext": "" }] }),
+        ),
+        (
+            "/kms/v1/decrypt/batch".to_owned(),
+            json!({ "key_id": key, "items": [{ "ciphertext": "", "iv": base64([0; 12]) }] }),
+        ),
+        (
             format!("/kms/v1/keys/{key}/rotate"),
             json!({ "approval_token": APPROVAL }),
         ),

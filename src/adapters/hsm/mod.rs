@@ -2,6 +2,7 @@
 //! checks signatures with in software.
 
 mod nonce;
+mod pace;
 pub mod pkcs11;
 pub mod public_key;
 pub mod software;

@@ -1,9 +1,11 @@
 //! Requests and answers as they look on the wire.
 
 mod answers;
+mod batch;
 mod fields;
 mod requests;
 
 pub(crate) use answers::*;
-pub(crate) use fields::{Cursor, PageLimit};
+pub(crate) use batch::*;
+pub(crate) use fields::{ApprovalTokenField, Cursor, PageLimit};
 pub(crate) use requests::*;

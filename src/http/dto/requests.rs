@@ -15,7 +15,7 @@ use crate::domain::receipt::OperationName;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::AnchorType;
 use crate::domain::wire::WireField;
-use crate::http::fields::{WireObject, wire_object};
+use crate::http::fields::{WireObject, below, wire_object};
 
 wire_object! {
     /// `POST /kms/v1/keys`
@@ -239,15 +239,17 @@ pub(crate) trait ApprovableBody: WireObject {
     fn take_approval(&mut self) -> Option<ApprovalTokenField>;
 }
 
+/// Says where a body has its approval.
 macro_rules! approvable {
     ($($body:ident),*) => {
-        $(impl ApprovableBody for $body {
-            fn take_approval(&mut self) -> Option<ApprovalTokenField> {
+        $(impl $crate::http::dto::ApprovableBody for $body {
+            fn take_approval(&mut self) -> Option<$crate::http::dto::ApprovalTokenField> {
                 self.approval_token.take()
             }
         })*
     };
 }
+pub(super) use approvable;
 
 approvable!(
     GenerateKeyBody,
@@ -267,7 +269,8 @@ impl WireField for AccessPolicyBody {
         "an object of allowed_modules, requires_approval, max_usage_per_day";
 
     fn faults_inside(value: &serde_json::Value) -> Vec<FieldFault> {
-        value.as_object().map(Self::faults).unwrap_or_default()
+        let inside = value.as_object().map(Self::faults).unwrap_or_default();
+        below(".", inside).collect()
     }
 }
 

@@ -55,6 +55,6 @@ pub(crate) async fn decrypt(
 }
 
 /// No associated data is the same as none of any length.
-fn bytes_or_none(field: Option<Base64Bytes>) -> Bytes {
+pub(super) fn bytes_or_none(field: Option<Base64Bytes>) -> Bytes {
     field.map(Base64Bytes::into_bytes).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! One function a route: extract, call the service, answer.
 
+pub(crate) mod batches;
 pub(crate) mod encryption;
 pub(crate) mod keys;
 pub(crate) mod ledger;

@@ -78,10 +78,10 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         | Operation::RevokeKey
         | Operation::AddTrustAnchor
         | Operation::RemoveTrustAnchor => RateGroup::Lifecycle,
-        Operation::Sign => RateGroup::Sign,
-        Operation::Verify => RateGroup::Verify,
-        Operation::Encrypt => RateGroup::Encrypt,
-        Operation::Decrypt => RateGroup::Decrypt,
+        Operation::Sign | Operation::SignBatch => RateGroup::Sign,
+        Operation::Verify | Operation::VerifyBatch => RateGroup::Verify,
+        Operation::Encrypt | Operation::EncryptBatch => RateGroup::Encrypt,
+        Operation::Decrypt | Operation::DecryptBatch => RateGroup::Decrypt,
         Operation::ListKeys
         | Operation::ListVersions
         | Operation::ListTrustAnchors

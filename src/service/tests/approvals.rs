@@ -58,7 +58,7 @@ fn request(requires_approval: bool) -> GenerateKeyRequest {
 
 impl Bench {
     /// Somebody else's deed with this approval comes first.
-    fn somebody_spends(&self, token_id: &str) {
+    pub(super) fn somebody_spends(&self, token_id: &str) {
         let receipt = self
             .ledger
             .sign(crate::domain::receipt::tests::receipt())

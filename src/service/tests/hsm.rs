@@ -12,7 +12,7 @@ use crate::domain::algorithm::{Algorithm, KeyType};
 use crate::domain::ids::KeyId;
 use crate::domain::key::HsmBackendName;
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
-use crate::domain::permit::{Decrypt, Encrypt, Permit, Sign, Verify};
+use crate::domain::permit::{Decrypt, Encrypt, Permit, PermittedBatch, Sign, Verify};
 use crate::domain::secret::SecretBytes;
 use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
 
@@ -27,6 +27,17 @@ pub(super) struct BookkeepingHsm {
     holds: Mutex<BTreeMap<KeyId, Vec<u8>>>,
     /// The keys that were put away.
     put_away: Mutex<BTreeSet<KeyId>>,
+    /// What goes wrong with the batches.
+    batch_fault: Mutex<Option<BatchFault>>,
+}
+
+/// What can go wrong with a batch.
+#[derive(Clone, Copy)]
+pub(super) enum BatchFault {
+    /// The key is not there.
+    Missing,
+    /// One result is.
+    OneTooFew,
 }
 
 impl BookkeepingHsm {
@@ -38,7 +49,13 @@ impl BookkeepingHsm {
             stubborn: Mutex::default(),
             holds: Mutex::default(),
             put_away: Mutex::default(),
+            batch_fault: Mutex::default(),
         }
+    }
+
+    /// Lets this go wrong with every batch from now on.
+    pub(super) fn fail_batches(&self, fault: BatchFault) {
+        *self.batch_fault.lock().unwrap() = Some(fault);
     }
 
     pub(super) fn set_away(&self, is_away: bool) {
@@ -105,6 +122,20 @@ impl HsmBackend for BookkeepingHsm {
 
     async fn sign(&self, permit: &Permit<Sign>, data: Bytes) -> Result<Vec<u8>, HsmError> {
         self.software.sign(permit, data).await
+    }
+
+    async fn sign_batch(
+        &self,
+        batch: PermittedBatch<'_, Sign, Bytes>,
+    ) -> Result<Vec<Vec<u8>>, HsmError> {
+        let mut signatures = self.software.sign_batch(batch).await?;
+        let fault = *self.batch_fault.lock().unwrap();
+        match fault {
+            Some(BatchFault::Missing) => return Err(HsmError::Fault(HsmFault::Missing)),
+            Some(BatchFault::OneTooFew) => drop(signatures.pop()),
+            None => {}
+        }
+        Ok(signatures)
     }
 
     async fn verify(

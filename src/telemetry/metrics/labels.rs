@@ -29,6 +29,14 @@ pub enum RequestOperation {
     Encrypt,
     /// `POST /kms/v1/decrypt`
     Decrypt,
+    /// `POST /kms/v1/sign/batch`
+    SignBatch,
+    /// `POST /kms/v1/verify/batch`
+    VerifyBatch,
+    /// `POST /kms/v1/encrypt/batch`
+    EncryptBatch,
+    /// `POST /kms/v1/decrypt/batch`
+    DecryptBatch,
     /// `POST /kms/v1/trust-anchors`
     AddTrustAnchor,
     /// `GET /kms/v1/trust-anchors`
@@ -70,6 +78,10 @@ impl RequestOperation {
             Self::Verify => "verify",
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
+            Self::SignBatch => "sign_batch",
+            Self::VerifyBatch => "verify_batch",
+            Self::EncryptBatch => "encrypt_batch",
+            Self::DecryptBatch => "decrypt_batch",
             Self::AddTrustAnchor => "add_trust_anchor",
             Self::ListTrustAnchors => "list_trust_anchors",
             Self::RemoveTrustAnchor => "remove_trust_anchor",

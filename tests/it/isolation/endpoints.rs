@@ -136,6 +136,22 @@ pub(super) fn every_endpoint() -> Vec<Endpoint> {
         post("/kms/v1/decrypt", Key).with(|things| {
             json!({ "key_id": things.secret, "ciphertext": things.ciphertext, "iv": things.iv })
         }),
+        post("/kms/v1/sign/batch", Key)
+            .with(|things| json!({ "key_id": things.pair, "items": [{ "data": "" }] })),
+        post("/kms/v1/verify/batch", Key).with(|things| {
+            json!({
+                "key_id": things.pair,
+                "items": [{ "data": "", "signature": things.signature }],
+            })
+        }),
+        post("/kms/v1/encrypt/batch", Key)
+            .with(|things| json!({ "key_id": things.secret, "items": [{ "plaintext": "" }] })),
+        post("/kms/v1/decrypt/batch", Key).with(|things| {
+            json!({
+                "key_id": things.secret,
+                "items": [{ "ciphertext": things.ciphertext, "iv": things.iv }],
+            })
+        }),
         post("/kms/v1/trust-anchors", Scope).with(|things| {
             json!({ "certificate": things.spare_certificate, "anchor_type": "internal_ca" })
         }),

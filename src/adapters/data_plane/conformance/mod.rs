@@ -135,7 +135,8 @@ promises! {
         a_use_of_an_unknown_key_conflicts
         of_more_uses_than_are_left_exactly_those_are_kept
         everyone_who_asks_gets_the_same_counter
-        the_latest_use_is_kept_with_its_count;
+        the_latest_use_is_kept_with_its_count
+        the_uses_of_a_batch_are_kept_or_given_back_together;
     upkeep:
         keys_are_due_by_their_state_the_longest_due_first
         a_key_that_has_expired_is_due_before_all_others

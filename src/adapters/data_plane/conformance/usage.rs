@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Store, conflict, insert, now, revocation, stored_key, use_of};
+use super::{Store, conflict, insert, now, receipt_in, revocation, stored_key, use_of};
 use crate::domain::time::Period;
 use crate::ports::data_plane::{CommitError, Conflict};
 
@@ -89,4 +89,37 @@ pub(super) async fn the_latest_use_is_kept_with_its_count(store: Store) {
         look().await.last_used_at,
         Some(now().plus(Period::seconds(60)))
     );
+}
+
+pub(super) async fn the_uses_of_a_batch_are_kept_or_given_back_together(store: Store) {
+    let key = stored_key();
+    let key_id = key.record.key_id;
+    insert(&*store, key.clone()).await;
+    let counter = store.usage_counter(key_id).await.expect("available");
+    let batch_of = |uses| {
+        let reserved = counter.reserve_up_to(uses, now(), 10, true);
+        let mut transaction = use_of(&key.record, reserved.reservation.expect("some are left"));
+        let one_more = || receipt_in(&key.record.scope);
+        transaction.receipts.extend((1..uses).map(|_| one_more()));
+        transaction
+    };
+    store.commit(batch_of(4)).await.expect("nothing conflicts");
+    let count = counter.count();
+    assert_eq!((count.used, count.encryptions), (4, 4));
+    assert_eq!(store.ledger_size(), 5);
+    let mut doubled = batch_of(3);
+    doubled.receipts[2] = doubled.receipts[0].clone();
+    assert!(store.commit(doubled).await.is_err());
+    assert_eq!(store.ledger_size(), 5);
+    let revoked = store.commit(revocation(&key.record)).await;
+    revoked.expect("nothing conflicts");
+    assert_eq!(
+        conflict(store.commit(batch_of(6)).await),
+        Conflict::KeyChanged
+    );
+    assert_eq!(store.ledger_size(), 6);
+    // What the store has written down is what is counted.
+    drop(counter);
+    let count = store.usage_count(key_id).await.expect("available");
+    assert_eq!((count.used, count.encryptions), (4, 4));
 }

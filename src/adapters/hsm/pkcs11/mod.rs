@@ -10,6 +10,7 @@ pub mod check;
 mod connection;
 mod fault;
 mod handle;
+mod lanes;
 mod library;
 mod mechanisms;
 mod operations;
@@ -33,17 +34,22 @@ use tokio::sync::Semaphore;
 use self::connection::Connector;
 use self::fault::{CallFault, TokenError};
 use self::handle::TokenHandle;
+use self::lanes::in_lanes;
 use self::session::{TokenSession, WantedKey};
 use self::workers::{Effect, Workers};
-use super::public_key::PublicKeys;
-use crate::domain::algorithm::{Algorithm, KeyType};
+use super::pace;
+use super::public_key::{PublicKey, PublicKeys};
+use crate::domain::algorithm::{Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
-use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
+use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, PermittedBatch, Sign, Verify};
 use crate::domain::secret::SecretBytes;
 use crate::ports::clock::Clock;
-use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
+use crate::ports::hsm::{
+    Ciphertext, Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce, Plaintext,
+    SignedMessage, opened_or_not,
+};
 
 pub use self::token::TokenName;
 
@@ -74,6 +80,9 @@ pub struct Pkcs11Hsm {
     public_keys: PublicKeys,
     /// Keys are made one after the other: whoever waits for that takes no session.
     making: Semaphore,
+    /// Items of batches take turns here, so that no more of them wait for a session than
+    /// there are: whoever comes with a single call waits for about one of them.
+    batch_turns: Semaphore,
     deadline: Duration,
 }
 
@@ -85,6 +94,7 @@ impl Pkcs11Hsm {
             workers: Workers::start(connector, settings.sessions, clock),
             public_keys: PublicKeys::new(PARSED_PUBLIC_KEYS),
             making: Semaphore::new(1),
+            batch_turns: Semaphore::new(settings.sessions.max(1)),
             deadline: settings.deadline,
         }
     }
@@ -105,6 +115,19 @@ impl Pkcs11Hsm {
         work: impl Fn(&TokenSession) -> Result<T, CallFault> + Send + 'static,
     ) -> Result<T, HsmError> {
         self.workers.call(Effect::None, self.deadline, work).await
+    }
+
+    /// A call of a batch, when it is its turn.
+    async fn in_turn<T>(
+        &self,
+        call: impl Future<Output = Result<T, HsmError>>,
+    ) -> Result<T, HsmError> {
+        let _turn = self
+            .batch_turns
+            .acquire()
+            .await
+            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
+        call.await
     }
 
     fn wanted<O: KeyOperation>(&self, permit: &Permit<O>) -> Result<WantedKey, HsmError> {
@@ -184,15 +207,13 @@ impl HsmBackend for Pkcs11Hsm {
             .public_keys
             .of(permit.record())
             .map_err(HsmError::Fault)?;
-        let is_short = data.len() <= CHECKED_HERE;
-        let check = move || key.verify(algorithm, &data, &signature);
-        if is_short {
-            return check().map_err(HsmError::Fault);
+        if data.len() <= CHECKED_HERE {
+            return key
+                .verify(algorithm, &data, &signature)
+                .map_err(HsmError::Fault);
         }
-        tokio::task::spawn_blocking(check)
-            .await
-            .map_err(|failure| HsmError::Unavailable(failure.into()))?
-            .map_err(HsmError::Fault)
+        let verdicts = check(key, algorithm, vec![SignedMessage { data, signature }]).await?;
+        Ok(verdicts == [true])
     }
 
     async fn encrypt(
@@ -218,6 +239,56 @@ impl HsmBackend for Pkcs11Hsm {
         let key = self.wanted(permit)?;
         self.call(move |session| session.decrypt(&key, algorithm, nonce, &ciphertext, &aad))
             .await
+    }
+
+    async fn sign_batch(
+        &self,
+        batch: PermittedBatch<'_, Sign, Bytes>,
+    ) -> Result<Vec<Vec<u8>>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        in_lanes(messages, |data| self.in_turn(self.sign(permit, data))).await
+    }
+
+    async fn verify_batch(
+        &self,
+        batch: PermittedBatch<'_, Verify, SignedMessage>,
+    ) -> Result<Vec<bool>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let algorithm = permit.algorithm();
+        let key = self
+            .public_keys
+            .of(permit.record())
+            .map_err(HsmError::Fault)?;
+        let cost_ns = |message: &SignedMessage| pace::verifying_ns(algorithm, message.data.len());
+        let mut verdicts = Vec::with_capacity(messages.len());
+        for piece in pace::pieces(messages, cost_ns) {
+            let checked = self.in_turn(check(Arc::clone(&key), algorithm, piece));
+            verdicts.extend(checked.await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn encrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Encrypt, Plaintext>,
+    ) -> Result<Vec<Encrypted>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        in_lanes(messages, |Plaintext { plaintext, aad }| {
+            self.in_turn(self.encrypt(permit, plaintext, aad))
+        })
+        .await
+    }
+
+    async fn decrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Decrypt, Ciphertext>,
+    ) -> Result<Vec<Option<SecretBytes>>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        in_lanes(messages, async |sealed: Ciphertext| {
+            let opened = self.decrypt(permit, sealed.nonce, sealed.ciphertext, sealed.aad);
+            opened_or_not(self.in_turn(opened).await)
+        })
+        .await
     }
 
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
@@ -273,4 +344,22 @@ impl HsmBackend for Pkcs11Hsm {
         }
         Some(condition)
     }
+}
+
+/// Checks signatures on a blocking thread.
+async fn check(
+    key: Arc<PublicKey>,
+    algorithm: SigningAlgorithm,
+    messages: Vec<SignedMessage>,
+) -> Result<Vec<bool>, HsmError> {
+    let checking = tokio::task::spawn_blocking(move || {
+        let verdicts = messages
+            .iter()
+            .map(|message| key.verify(algorithm, &message.data, &message.signature));
+        verdicts.collect::<Result<Vec<bool>, HsmFault>>()
+    });
+    checking
+        .await
+        .map_err(|failure| HsmError::Unavailable(failure.into()))?
+        .map_err(HsmError::Fault)
 }

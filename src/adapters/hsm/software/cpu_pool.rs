@@ -10,8 +10,11 @@ use crate::ports::hsm::{HsmError, HsmFault};
 
 /// A bound on the computations that run at once. The generation of RSA pairs, which
 /// takes a hundred times as long as a signature, is not among them.
+/// The pieces of batches wait for each other before they wait for a place, so that
+/// whoever comes with a single job has at most a place's worth of them before him.
 pub(super) struct CpuPool {
     jobs: Arc<Semaphore>,
+    pieces: Arc<Semaphore>,
 }
 
 impl CpuPool {
@@ -21,6 +24,7 @@ impl CpuPool {
             // On a single core, too, a signature must not wait for a page of secrets
             // that are sealed anew.
             jobs: Arc::new(Semaphore::new(cores.max(2))),
+            pieces: Arc::new(Semaphore::new(cores.max(2))),
         }
     }
 
@@ -50,6 +54,26 @@ impl CpuPool {
             true => HsmError::Fault(HsmFault::Refused),
             false => HsmError::Unavailable(failure.into()),
         })
+    }
+
+    /// Runs a piece of a batch, as [`CpuPool::run`] does, while at most as many
+    /// pieces as there are places run or wait for one.
+    ///
+    /// # Errors
+    /// As for [`CpuPool::run`].
+    pub(super) async fn run_piece<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HsmError> {
+        let turn = Arc::clone(&self.pieces)
+            .acquire_owned()
+            .await
+            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
+        self.run(move || {
+            let _turn = turn;
+            job()
+        })
+        .await
     }
 }
 
@@ -113,6 +137,41 @@ pub(super) mod tests {
         first_release.send(()).expect("it waits");
         second_release.send(()).expect("it waits");
         assert!(first.await.is_ok() && second.await.is_ok() && third.await.is_ok());
+    }
+
+    /// Guards single calls: behind the pieces of however many batches, each would wait
+    /// for all of them.
+    #[tokio::test]
+    async fn a_single_job_waits_for_no_more_pieces_than_there_are_places() {
+        let pool = Arc::new(CpuPool::new(2));
+        let (first, first_started, first_release) = held();
+        let (second, second_started, second_release) = held();
+        let mut first = Box::pin(pool.run_piece(first));
+        let mut second = Box::pin(pool.run_piece(second));
+        let mut third = Box::pin(pool.run_piece(|| ()));
+        let mut single = Box::pin(pool.run(|| 7));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it is held"),
+            _ = &mut second => panic!("it is held"),
+            // It asks before the single job does.
+            _ = &mut third => panic!("it is not its turn"),
+            _ = &mut single => panic!("there is no room"),
+            () = async {
+                first_started.await.expect("it runs");
+                second_started.await.expect("it runs");
+            } => {}
+        }
+        first_release.send(()).expect("it waits");
+        tokio::select! {
+            biased;
+            done = &mut first => done.expect("ran"),
+            _ = &mut second => panic!("it is held"),
+        }
+        // A place is free, and the third piece has not asked for it yet.
+        assert_eq!(single.await.expect("ran"), 7);
+        second_release.send(()).expect("it waits");
+        assert!(second.await.is_ok() && third.await.is_ok());
     }
 
     #[tokio::test]

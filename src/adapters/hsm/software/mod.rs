@@ -2,9 +2,9 @@
 //! key-encryption key. A key's handle is its sealed secret itself, so the store
 //! that keeps the handle keeps the secret, and erasing the handle there erases it.
 //!
-//! This file decides where each piece of work runs. How it is done is in `engine`
-//! and `aead`, how a secret is stored in `seal`, which keys are open in `vault`, where RSA
-//! pairs come from in `pairs`.
+//! Where each piece of work runs is in `place`, how it is done in `engine` and `aead`,
+//! how a secret is stored in `seal`, which keys are open in `vault`, where RSA pairs come
+//! from in `pairs`.
 
 mod aead;
 mod cpu_pool;
@@ -13,6 +13,7 @@ mod engine;
 mod generation;
 pub mod kek;
 mod pairs;
+mod place;
 pub mod ring;
 pub mod seal;
 mod stock;
@@ -27,22 +28,25 @@ use self::cpu_pool::CpuPool;
 use self::engine::ParsedKey;
 use self::kek::KeyEncryptionKey;
 use self::pairs::RsaPairs;
+use self::place::{Place, placed};
 use self::ring::KekRing;
 use self::seal::SecretBinding;
 use self::vault::Vault;
 use super::nonce::fresh_nonce;
+use super::pace;
 use super::public_key::PublicKeys;
-use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType, SigningAlgorithm};
+use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
 use crate::domain::lifecycle_permit::{ErasePermit, GeneratePermit};
-use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, Sign, Verify};
+use crate::domain::permit::{Decrypt, Encrypt, KeyOperation, Permit, PermittedBatch, Sign, Verify};
 use crate::domain::scope::{Environment, Plane, Scope};
 use crate::domain::secret::SecretBytes;
-use crate::ports::hsm::{Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce};
+use crate::ports::hsm::{
+    Ciphertext, Encrypted, GeneratedKey, HsmBackend, HsmError, HsmFault, Nonce, Plaintext,
+    SignedMessage,
+};
 use crate::telemetry::metrics::Metrics;
-
-const KIB: usize = 1024;
 
 /// The software HSM.
 pub struct SoftwareHsm {
@@ -75,51 +79,15 @@ impl Default for SoftwareHsmSettings {
     }
 }
 
-/// Where a piece of work runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// On the async worker that asked: at most about 100 µs.
-    Here,
-    /// In the CPU pool.
-    Pool,
-}
-
-impl Place {
-    /// Here for at most so many bytes.
-    fn here_up_to(longest: usize, length: usize) -> Self {
-        match length <= longest {
-            true => Self::Here,
-            false => Self::Pool,
-        }
-    }
-
-    /// Ed25519 hashes what it signs twice with SHA-512. An RSA signature alone
-    /// takes 230 µs, and opening the key for it half as long.
-    fn of_signing(algorithm: SigningAlgorithm, length: usize) -> Self {
-        match algorithm {
-            SigningAlgorithm::RsaPssSha256 | SigningAlgorithm::RsaPkcs1v15Sha256 => Self::Pool,
-            SigningAlgorithm::Ed25519 => Self::here_up_to(16 * KIB, length),
-        }
-    }
-
-    /// Checking an RSA signature takes 14 µs, and SHA-256 hashes 64 KiB in 40.
-    fn of_verifying(algorithm: SigningAlgorithm, length: usize) -> Self {
-        match algorithm {
-            SigningAlgorithm::RsaPssSha256 | SigningAlgorithm::RsaPkcs1v15Sha256 => {
-                Self::here_up_to(64 * KIB, length)
-            }
-            SigningAlgorithm::Ed25519 => Self::here_up_to(16 * KIB, length),
-        }
-    }
-
-    /// AES-256-GCM takes about 30 µs one way for 512 KiB, ChaCha20-Poly1305 as
-    /// long for 64 KiB.
-    fn of_encrypting(algorithm: AeadAlgorithm, length: usize) -> Self {
-        match algorithm {
-            AeadAlgorithm::Aes256Gcm => Self::here_up_to(512 * KIB, length),
-            AeadAlgorithm::ChaCha20Poly1305 => Self::here_up_to(64 * KIB, length),
-        }
-    }
+fn encrypted(
+    key: &ParsedKey,
+    algorithm: AeadAlgorithm,
+    plaintext: &[u8],
+    aad: &[u8],
+) -> Result<Encrypted, HsmFault> {
+    let nonce = fresh_nonce()?;
+    let ciphertext = key.aead(algorithm)?.seal(nonce, aad, plaintext)?;
+    Ok(Encrypted { nonce, ciphertext })
 }
 
 impl SoftwareHsm {
@@ -233,6 +201,28 @@ impl SoftwareHsm {
         .await
     }
 
+    /// Does the same with each of these items: a few where it stands, else by pieces
+    /// in the pool. The key is looked up for each piece, so that what is left of a
+    /// batch ends with the erasure of its key.
+    async fn with_key_for_each<O: KeyOperation, I: Send + 'static, T: Send + 'static>(
+        &self,
+        batch: PermittedBatch<'_, O, I>,
+        cost_ns: impl Fn(&I) -> u64 + Send,
+        work: impl Fn(&ParsedKey, I) -> Result<T, HsmFault> + Clone + Send + 'static,
+    ) -> Result<Vec<T>, HsmError> {
+        let (permit, items) = batch.into_parts();
+        let mut done = Vec::with_capacity(items.len());
+        for (place, piece) in placed(items, cost_ns) {
+            let work = work.clone();
+            let results = self.with_key(permit, place, move |key| {
+                let results = piece.into_iter().map(|item| work(key, item));
+                results.collect::<Result<Vec<T>, HsmFault>>()
+            });
+            done.extend(results.await?);
+        }
+        Ok(done)
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         place: Place,
@@ -241,6 +231,7 @@ impl SoftwareHsm {
         match place {
             Place::Here => work(),
             Place::Pool => self.pool.run(work).await?,
+            Place::PoolByPieces => self.pool.run_piece(work).await?,
         }
         .map_err(HsmError::Fault)
     }
@@ -311,9 +302,7 @@ impl HsmBackend for SoftwareHsm {
         let algorithm = permit.algorithm();
         let place = Place::of_encrypting(algorithm, plaintext.len() + aad.len());
         self.with_key(permit, place, move |key| {
-            let nonce = fresh_nonce()?;
-            let ciphertext = key.aead(algorithm)?.seal(nonce, &aad, &plaintext)?;
-            Ok(Encrypted { nonce, ciphertext })
+            encrypted(key, algorithm, &plaintext, &aad)
         })
         .await
     }
@@ -332,6 +321,73 @@ impl HsmBackend for SoftwareHsm {
         })
         .await?
         .ok_or(HsmError::Undecryptable)
+    }
+
+    async fn sign_batch(
+        &self,
+        batch: PermittedBatch<'_, Sign, Bytes>,
+    ) -> Result<Vec<Vec<u8>>, HsmError> {
+        let algorithm = batch.permit().algorithm();
+        self.with_key_for_each(
+            batch,
+            move |data| pace::signing_ns(algorithm, data.len()),
+            move |key, data| key.sign(algorithm, &data),
+        )
+        .await
+    }
+
+    async fn verify_batch(
+        &self,
+        batch: PermittedBatch<'_, Verify, SignedMessage>,
+    ) -> Result<Vec<bool>, HsmError> {
+        let (permit, messages) = batch.into_parts();
+        let algorithm = permit.algorithm();
+        let key = self
+            .public_keys
+            .of(permit.record())
+            .map_err(HsmError::Fault)?;
+        let mut verdicts = Vec::with_capacity(messages.len());
+        let cost_ns = |message: &SignedMessage| pace::verifying_ns(algorithm, message.data.len());
+        for (place, piece) in placed(messages, cost_ns) {
+            let key = Arc::clone(&key);
+            let checked = self.run(place, move || {
+                let verdicts = piece
+                    .iter()
+                    .map(|message| key.verify(algorithm, &message.data, &message.signature));
+                verdicts.collect::<Result<Vec<bool>, HsmFault>>()
+            });
+            verdicts.extend(checked.await?);
+        }
+        Ok(verdicts)
+    }
+
+    async fn encrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Encrypt, Plaintext>,
+    ) -> Result<Vec<Encrypted>, HsmError> {
+        let algorithm = batch.permit().algorithm();
+        self.with_key_for_each(
+            batch,
+            move |message| pace::sealing_ns(algorithm, message.plaintext.len() + message.aad.len()),
+            move |key, message| encrypted(key, algorithm, &message.plaintext, &message.aad),
+        )
+        .await
+    }
+
+    async fn decrypt_batch(
+        &self,
+        batch: PermittedBatch<'_, Decrypt, Ciphertext>,
+    ) -> Result<Vec<Option<SecretBytes>>, HsmError> {
+        let algorithm = batch.permit().algorithm();
+        self.with_key_for_each(
+            batch,
+            move |sealed| pace::sealing_ns(algorithm, sealed.ciphertext.len() + sealed.aad.len()),
+            move |key, sealed| {
+                let aead = key.aead(algorithm)?;
+                Ok(aead.open(sealed.nonce, &sealed.aad, &sealed.ciphertext))
+            },
+        )
+        .await
     }
 
     async fn erase(&self, permit: &ErasePermit) -> Result<(), HsmError> {
@@ -360,34 +416,5 @@ impl HsmBackend for SoftwareHsm {
             self.vault.make(throw_away).map_err(HsmError::Fault)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_takes_long_runs_in_the_pool() {
-        use AeadAlgorithm::{Aes256Gcm, ChaCha20Poly1305};
-        use SigningAlgorithm::{Ed25519, RsaPkcs1v15Sha256, RsaPssSha256};
-
-        assert_eq!(Place::of_signing(RsaPssSha256, 0), Place::Pool);
-        assert_eq!(Place::of_signing(RsaPkcs1v15Sha256, 0), Place::Pool);
-        assert_eq!(Place::of_signing(Ed25519, 16 * KIB), Place::Here);
-        assert_eq!(Place::of_signing(Ed25519, 16 * KIB + 1), Place::Pool);
-        assert_eq!(Place::of_verifying(RsaPssSha256, 64 * KIB), Place::Here);
-        assert_eq!(Place::of_verifying(RsaPssSha256, 64 * KIB + 1), Place::Pool);
-        assert_eq!(Place::of_verifying(Ed25519, 16 * KIB + 1), Place::Pool);
-        assert_eq!(Place::of_encrypting(Aes256Gcm, 512 * KIB), Place::Here);
-        assert_eq!(Place::of_encrypting(Aes256Gcm, 512 * KIB + 1), Place::Pool);
-        assert_eq!(
-            Place::of_encrypting(ChaCha20Poly1305, 64 * KIB),
-            Place::Here
-        );
-        assert_eq!(
-            Place::of_encrypting(ChaCha20Poly1305, 64 * KIB + 1),
-            Place::Pool
-        );
     }
 }

@@ -1,7 +1,6 @@
 //! Binary fields on the wire.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 
@@ -21,7 +20,7 @@ impl Base64Bytes {
     /// [`Unparsable`] when the text is anything but strict standard base64.
     pub fn decode(text: &str) -> Result<Self, Unparsable> {
         STANDARD
-            .decode(text)
+            .decode_to_vec(text)
             .map(|bytes| Self(Bytes::from(bytes)))
             .map_err(|_| Unparsable(Self::EXPECTED))
     }
@@ -50,11 +49,20 @@ impl<'de> Deserialize<'de> for Base64Bytes {
 
 /// Writes bytes as standard base64 with padding.
 pub fn encode_base64(bytes: impl AsRef<[u8]>) -> String {
-    STANDARD.encode(bytes)
+    STANDARD.encode_to_string(bytes)
+}
+
+/// Appends the same to a buffer.
+pub fn append_base64(bytes: impl AsRef<[u8]>, buffer: &mut Vec<u8>) {
+    STANDARD.encode_append(bytes, buffer);
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose as independent;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -71,9 +79,40 @@ mod tests {
             "-_-_",
             "SGVsbG9=",
             "SGVsbG8==",
+            "SGVsbG8=SGVs",
+            "SGVsbA",
+            "SGVsbB==",
+            "=",
+            "====",
+            "A===",
             "ä",
+            "SGV\0",
         ] {
             assert!(Base64Bytes::decode(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_read_as_an_independent_implementation_reads_it(
+            text in "[A-Za-z0-9+/]{0,70}={0,3}|[A-Za-z0-9+/=]{0,12}|\\PC{0,40}",
+        ) {
+            let ours = Base64Bytes::decode(&text).map(Base64Bytes::into_bytes);
+            let theirs = independent::STANDARD.decode(&text);
+            prop_assert_eq!(ours.ok().map(Vec::from), theirs.ok());
+        }
+
+        #[test]
+        fn bytes_are_written_as_an_independent_implementation_writes_them(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let text = encode_base64(&bytes);
+            prop_assert_eq!(&text, &independent::STANDARD.encode(&bytes));
+            let mut buffer = b"before".to_vec();
+            append_base64(&bytes, &mut buffer);
+            prop_assert_eq!(buffer, ["before", &text].concat().into_bytes());
+            let read = Base64Bytes::decode(&text).map(Base64Bytes::into_bytes);
+            prop_assert_eq!(read.ok().map(Vec::from), Some(bytes));
         }
     }
 }

@@ -217,44 +217,6 @@ pub(crate) struct RevokedAnswer {
     pub(crate) receipt_id: ReceiptId,
 }
 
-/// 200 of sign.
-#[derive(Serialize)]
-pub(crate) struct SignedAnswer {
-    pub(crate) signature: String,
-    pub(crate) key_id: KeyId,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of verify.
-#[derive(Serialize)]
-pub(crate) struct VerifiedAnswer {
-    pub(crate) valid: bool,
-    pub(crate) status: &'static str,
-    pub(crate) key_id: KeyId,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of encrypt.
-#[derive(Serialize)]
-pub(crate) struct EncryptedAnswer {
-    pub(crate) ciphertext: String,
-    pub(crate) iv: String,
-    pub(crate) key_id: KeyId,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of decrypt.
-#[derive(Serialize)]
-pub(crate) struct DecryptedAnswer {
-    pub(crate) plaintext: String,
-    pub(crate) key_id: KeyId,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) receipt_id: ReceiptId,
-}
-
 /// 201 of `POST /kms/v1/trust-anchors`.
 #[derive(Serialize)]
 pub(crate) struct TrustAnchorAnswer {

@@ -1,13 +1,14 @@
 //! Encrypting and decrypting.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use bytes::Bytes;
 
-use super::{Answer, choose};
-use crate::domain::binary::{Base64Bytes, encode_base64};
+use super::choose;
+use crate::domain::binary::Base64Bytes;
 use crate::http::HttpState;
-use crate::http::dto::{DecryptBody, DecryptedAnswer, EncryptBody, EncryptedAnswer};
+use crate::http::dto::{DecryptBody, EncryptBody, PlainAnswer};
+use crate::http::error::ApiError;
 use crate::http::extract::FromBody;
 use crate::service::Ciphertext;
 
@@ -15,7 +16,7 @@ use crate::service::Ciphertext;
 pub(crate) async fn encrypt(
     State(state): State<HttpState>,
     asked: FromBody<EncryptBody>,
-) -> Answer<EncryptedAnswer> {
+) -> Result<Response, ApiError> {
     let body = asked.body;
     let choice = choose(asked.scope, body.key_id, body.algorithm);
     let (plaintext, aad) = (body.plaintext.into_bytes(), bytes_or_none(body.aad));
@@ -23,20 +24,18 @@ pub(crate) async fn encrypt(
     let encrypted = service
         .encrypt(&asked.context, &choice, plaintext, aad)
         .await?;
-    Ok(Json(EncryptedAnswer {
-        ciphertext: encode_base64(&encrypted.output.ciphertext),
-        iv: encode_base64(encrypted.output.nonce),
-        key_id: encrypted.key_id,
-        algorithm: encrypted.algorithm,
-        receipt_id: encrypted.receipt_id,
-    }))
+    let sealed = &encrypted.output;
+    let answer = PlainAnswer::with_room_for(sealed.ciphertext.len())
+        .bytes("ciphertext", &sealed.ciphertext)
+        .bytes("iv", &sealed.nonce);
+    Ok(answer.finish(encrypted.key_id, encrypted.algorithm, encrypted.receipt_id))
 }
 
 /// `POST /kms/v1/decrypt`
 pub(crate) async fn decrypt(
     State(state): State<HttpState>,
     asked: FromBody<DecryptBody>,
-) -> Answer<DecryptedAnswer> {
+) -> Result<Response, ApiError> {
     let body = asked.body;
     let choice = choose(asked.scope, body.key_id, body.algorithm);
     let sealed = Ciphertext {
@@ -46,12 +45,9 @@ pub(crate) async fn decrypt(
     };
     let service = &state.service;
     let decrypted = service.decrypt(&asked.context, &choice, sealed).await?;
-    Ok(Json(DecryptedAnswer {
-        plaintext: encode_base64(decrypted.output.expose()),
-        key_id: decrypted.key_id,
-        algorithm: decrypted.algorithm,
-        receipt_id: decrypted.receipt_id,
-    }))
+    let plaintext = decrypted.output.expose();
+    let answer = PlainAnswer::with_room_for(plaintext.len()).bytes("plaintext", plaintext);
+    Ok(answer.finish(decrypted.key_id, decrypted.algorithm, decrypted.receipt_id))
 }
 
 /// No associated data is the same as none of any length.

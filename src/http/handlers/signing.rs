@@ -1,36 +1,36 @@
 //! Signing and verifying.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 
-use super::{Answer, choose};
-use crate::domain::binary::encode_base64;
+use super::choose;
 use crate::http::HttpState;
-use crate::http::dto::{SignBody, SignedAnswer, VerifiedAnswer, VerifyBody};
+use crate::http::dto::{PlainAnswer, SignBody, VerifyBody};
+use crate::http::error::ApiError;
 use crate::http::extract::FromBody;
 
 /// `POST /kms/v1/sign`
 pub(crate) async fn sign(
     State(state): State<HttpState>,
     asked: FromBody<SignBody>,
-) -> Answer<SignedAnswer> {
+) -> Result<Response, ApiError> {
     let body = asked.body;
     let choice = choose(asked.scope, body.key_id, body.algorithm);
     let data = body.data.into_bytes();
     let signed = state.service.sign(&asked.context, &choice, data).await?;
-    Ok(Json(SignedAnswer {
-        signature: encode_base64(&signed.output),
-        key_id: signed.key_id,
-        algorithm: signed.algorithm,
-        receipt_id: signed.receipt_id,
-    }))
+    let answer = PlainAnswer::with_room_for(signed.output.len());
+    Ok(answer.bytes("signature", &signed.output).finish(
+        signed.key_id,
+        signed.algorithm,
+        signed.receipt_id,
+    ))
 }
 
 /// `POST /kms/v1/verify`
 pub(crate) async fn verify(
     State(state): State<HttpState>,
     asked: FromBody<VerifyBody>,
-) -> Answer<VerifiedAnswer> {
+) -> Result<Response, ApiError> {
     let body = asked.body;
     let choice = choose(asked.scope, body.key_id, body.algorithm);
     let (data, signature) = (body.data.into_bytes(), body.signature.into_bytes());
@@ -38,13 +38,10 @@ pub(crate) async fn verify(
     let verified = service
         .verify(&asked.context, &choice, data, signature)
         .await?;
-    Ok(Json(VerifiedAnswer {
-        valid: verified.output,
-        status: verdict(verified.output),
-        key_id: verified.key_id,
-        algorithm: verified.algorithm,
-        receipt_id: verified.receipt_id,
-    }))
+    let answer = PlainAnswer::with_room_for(0)
+        .flag("valid", verified.output)
+        .word("status", verdict(verified.output));
+    Ok(answer.finish(verified.key_id, verified.algorithm, verified.receipt_id))
 }
 
 /// The word that M27 reads.

@@ -31,8 +31,10 @@ docs:
 release:
 	cargo build --locked --release
 
+# What the service costs beside what it costs at least, into docs/performance.
+# `make bench ONLY=sign` measures some lines and only prints them.
 bench:
-	cargo bench --locked --bench http
+	KMS_BENCH_ONLY='$(ONLY)' cargo bench --locked --bench performance
 
 # Kills the service so many times under load, and holds it to what it acknowledged.
 # A failure names its seed: `make crash ROUNDS=300 SEED=…` makes the same choices.

@@ -1,0 +1,54 @@
+//! What a process costs: its CPU time and its memory (proc(5)).
+
+use std::collections::HashMap;
+use std::fs;
+
+/// The CPU time of each thread of a process, in nanoseconds.
+pub(crate) struct CpuTimes(HashMap<String, u64>);
+
+/// A process.
+#[derive(Clone, Copy)]
+pub(crate) struct Process(pub(crate) u32);
+
+impl Process {
+    /// This one.
+    pub(crate) fn own() -> Self {
+        Self(std::process::id())
+    }
+
+    /// What its threads have used so far, user and system: from
+    /// `/proc/PID/task/*/schedstat`, which counts nanoseconds where `/proc/PID/stat`
+    /// counts hundredths of a second.
+    pub(crate) fn cpu(self) -> CpuTimes {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0)).expect("a process");
+        let times = threads.flatten().filter_map(|thread| {
+            // A thread that has just ended is no longer there.
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let used = text.split_whitespace().next()?.parse().ok()?;
+            Some((thread.file_name().into_string().ok()?, used))
+        });
+        CpuTimes(times.collect())
+    }
+
+    /// CPU seconds since then. A thread that ended meanwhile is left out: those of
+    /// the service end after ten idle seconds, or with it.
+    pub(crate) fn cpu_seconds_since(self, before: &CpuTimes) -> f64 {
+        let nanoseconds: u64 = self
+            .cpu()
+            .0
+            .iter()
+            .map(|(thread, used)| used.saturating_sub(*before.0.get(thread).unwrap_or(&0)))
+            .sum();
+        nanoseconds as f64 / 1e9
+    }
+
+    /// Resident memory in MiB.
+    pub(crate) fn resident_mib(self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).expect("a process");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok())
+            .map_or(0.0, |kibibytes| kibibytes / 1024.0)
+    }
+}

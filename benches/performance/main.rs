@@ -5,7 +5,9 @@
 //! machine's; the ratios are what to compare. `settings` says what can be chosen.
 
 mod bare;
+mod contention;
 mod dice;
+mod in_process;
 mod load;
 mod matrix;
 mod operations;
@@ -15,14 +17,16 @@ mod process;
 mod report;
 mod requests;
 mod servers;
+mod service;
 mod settings;
+mod token;
 
 use std::io::{self, Write as _};
 
 use tokio::task::LocalSet;
 
 use self::pki::Pki;
-use self::primitives::{Primitive, Primitives};
+use self::primitives::Primitives;
 use self::report::{Line, table};
 use self::settings::Settings;
 
@@ -31,45 +35,60 @@ const BARE: &str = "--bare-server";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let [BARE, address, pki @ ..] = &arguments[..] {
-        return bare::serve(address, pki.first().copied());
-    }
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        // Cargo's own, to every benchmark.
+        .filter(|argument| *argument != "--bench")
+        .collect();
     let settings = Settings::read();
-    // One thread: what the generator takes, the server does not have.
+    match arguments[..] {
+        [BARE, address] => bare::serve(address, None),
+        [BARE, address, pki] => bare::serve(address, Some(pki)),
+        [service::ON_SOFTWARE] => service::measure_on_software(&settings),
+        [service::ON_TOKEN, sessions] => {
+            service::measure_on_token(&settings, sessions.parse().expect("a number"));
+        }
+        [token::BARE_TOKEN, sessions] => {
+            token::measure_bare(&settings, sessions.parse().expect("a number"));
+        }
+        [] => alone(measure(&settings)),
+        _ => panic!("{arguments:?} is none of: nothing, soak, growth"),
+    }
+}
+
+/// On one thread: what the generator takes, the server does not have.
+fn alone(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(LocalSet::new().run_until(measure(&settings)));
+    runtime.block_on(LocalSet::new().run_until(work));
 }
 
 async fn measure(settings: &Settings) {
-    let mut out = io::stdout();
-    let mut text = table::heading();
     let folder = tempfile::tempdir().expect("a folder");
     let pki = Pki::make(folder.path());
-    write!(out, "{text}").expect("written");
+    let mut lines = Vec::new();
+    say(&table::heading());
     let mut emit = |line: Line| {
-        let row = line.row();
-        write!(out, "{row}").expect("written");
-        text.push_str(&row);
+        say(&line.row());
+        lines.push(line);
     };
     let primitives = Primitives::measure(settings.line / 10);
-    for primitive in Primitive::ALL {
-        let cpu_us = primitives.of(primitive);
-        emit(Line {
-            name: primitive.name().to_owned(),
-            through: "library".to_owned(),
-            at_once: 1,
-            per_second: 1e6 / cpu_us,
-            cpu_us,
-            ..Line::default()
-        });
-    }
+    primitives.lines().for_each(&mut emit);
+    service::run(settings, &primitives, &mut emit);
     matrix::run(settings, &pki, &primitives, &mut emit).await;
+    contention::run(settings, &mut emit).await;
+    let note = token::run(settings, &mut emit).await;
+    note.into_iter().for_each(say);
     if let Some(out) = &settings.out {
         std::fs::create_dir_all(out).expect("a folder");
+        let text = table::whole(&lines, note);
         std::fs::write(out.join("results.md"), text).expect("written");
     }
+}
+
+fn say(text: &str) {
+    write!(io::stdout(), "{text}").expect("written");
 }

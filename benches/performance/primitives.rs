@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
 
+use crate::report::Line;
 use crate::requests::{KIBIBYTE, MESSAGE};
 
 /// An operation of the library.
@@ -83,6 +84,18 @@ impl Primitives {
                 .map(|primitive| (primitive, one(primitive, &ed25519, &rsa, each)))
                 .collect(),
         )
+    }
+
+    /// A line of each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line> {
+        self.0.iter().map(|(primitive, cpu_us)| Line {
+            name: primitive.name().to_owned(),
+            through: "library".to_owned(),
+            at_once: 1,
+            per_second: 1e6 / cpu_us,
+            cpu_us: *cpu_us,
+            ..Line::default()
+        })
     }
 
     /// Microseconds of one core.

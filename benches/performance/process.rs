@@ -52,3 +52,13 @@ impl Process {
             .map_or(0.0, |kibibytes| kibibytes / 1024.0)
     }
 }
+
+/// CPU seconds of the thread that asks.
+pub(crate) fn thread_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("this thread");
+    let used = text
+        .split_whitespace()
+        .next()
+        .and_then(|used| used.parse().ok());
+    used.map_or(0.0, |nanoseconds: u64| nanoseconds as f64 / 1e9)
+}

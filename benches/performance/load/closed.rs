@@ -25,6 +25,7 @@ pub(crate) async fn run(
                 let mut sent = Instant::now();
                 while sent < until {
                     let status = connection.exchange(&workload.next()).await;
+                    let status = workload.judge(status, connection.body());
                     let answered = Instant::now();
                     outcome.record(answered - sent, status, connection.body());
                     sent = answered;

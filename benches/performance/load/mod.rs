@@ -9,6 +9,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use memchr::memmem;
+
 use self::connection::{Connection, Request, Target};
 
 /// What to send: these requests, one after the other and from the start again.
@@ -16,7 +18,11 @@ use self::connection::{Connection, Request, Target};
 pub(crate) struct Workload {
     requests: Rc<[Request]>,
     next: Rc<Cell<usize>>,
+    says: Option<&'static [u8]>,
 }
+
+/// What an answer counts as that is a success and not what it has to be.
+const WRONG_ANSWER: u16 = 0;
 
 impl Workload {
     pub(crate) fn new(requests: Vec<Request>) -> Self {
@@ -24,6 +30,23 @@ impl Workload {
         Self {
             requests: requests.into(),
             next: Rc::default(),
+            says: None,
+        }
+    }
+
+    /// The same, where every answer has to have this in it.
+    pub(crate) fn saying(self, says: &'static str) -> Self {
+        Self {
+            says: Some(says.as_bytes()),
+            ..self
+        }
+    }
+
+    /// The status of an answer, or that it is wrong.
+    fn judge(&self, status: u16, body: &[u8]) -> u16 {
+        match self.says {
+            Some(says) if memmem::find(body, says).is_none() && status < 300 => WRONG_ANSWER,
+            _ => status,
         }
     }
 
@@ -54,7 +77,7 @@ pub(crate) struct Outcome {
     pub(crate) failed: usize,
     /// The body of the first of them.
     pub(crate) failure: Option<String>,
-    /// The last good answer of each connection.
+    /// The last answer of each connection.
     pub(crate) samples: Vec<Vec<u8>>,
 }
 

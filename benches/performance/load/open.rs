@@ -42,21 +42,82 @@ pub(crate) async fn run_arrivals(
     arrivals: Arrivals,
     lasting: Duration,
 ) -> (Vec<Connection>, Outcome) {
+    let records = Records::new(lasting);
+    let started = Instant::now();
+    let connections = record(connections, workload, arrivals, lasting, &records).await;
+    let mut outcome = records.take(0);
+    outcome.took = started.elapsed();
+    for connection in &connections {
+        if !connection.body().is_empty() {
+            outcome.samples.push(connection.body().to_vec());
+        }
+    }
+    (connections, outcome.sorted())
+}
+
+/// What came of requests, by the period in which they were due.
+#[derive(Clone)]
+pub(crate) struct Records {
+    period: Duration,
+    outcomes: Rc<RefCell<Vec<Outcome>>>,
+}
+
+impl Records {
+    pub(crate) fn new(period: Duration) -> Self {
+        Self {
+            period,
+            outcomes: Rc::default(),
+        }
+    }
+
+    /// What a period came to; nothing is left of it.
+    pub(crate) fn take(&self, period: usize) -> Outcome {
+        let mut outcomes = self.outcomes.borrow_mut();
+        outcomes
+            .get_mut(period)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    fn add(&self, since_start: Duration, latency: Duration, status: u16, body: &[u8]) {
+        let period = (since_start.as_nanos() / self.period.as_nanos().max(1)) as usize;
+        let mut outcomes = self.outcomes.borrow_mut();
+        if outcomes.len() <= period {
+            outcomes.resize_with(period + 1, Outcome::default);
+        }
+        outcomes[period].record(latency, status, body);
+    }
+}
+
+/// Loads the server for that long, and answers when the last request is answered.
+pub(crate) async fn record(
+    connections: Vec<Connection>,
+    workload: &Workload,
+    arrivals: Arrivals,
+    lasting: Duration,
+    records: &Records,
+) -> Vec<Connection> {
     let queue = Rc::new(Queue::default());
     let started = Instant::now();
     let tasks: Vec<_> = connections
         .into_iter()
-        .map(|connection| spawn_local(serve(connection, workload.clone(), Rc::clone(&queue))))
+        .map(|connection| {
+            let (workload, records) = (workload.clone(), records.clone());
+            spawn_local(serve(
+                connection,
+                workload,
+                Rc::clone(&queue),
+                started,
+                records,
+            ))
+        })
         .collect();
     dispatch(&queue, arrivals, started, started + lasting).await;
-    let (mut connections, mut all) = (Vec::new(), Outcome::default());
+    let mut connections = Vec::new();
     for task in tasks {
-        let (connection, outcome) = task.await.expect("no panic");
-        connections.push(connection);
-        all.absorb(outcome);
+        connections.push(task.await.expect("no panic"));
     }
-    all.took = started.elapsed();
-    (connections, all.sorted())
+    connections
 }
 
 /// When requests are due.
@@ -77,6 +138,7 @@ impl Arrivals {
     pub(crate) fn bursts(rate: f64, burst: usize) -> Self {
         Self {
             dice: Dice::new(0x5eed),
+            // As good as nothing still ends.
             mean_gap: burst as f64 / rate.max(1e-3),
             burst,
         }
@@ -119,23 +181,21 @@ async fn serve(
     mut connection: Connection,
     workload: Workload,
     queue: Rc<Queue>,
-) -> (Connection, Outcome) {
-    let mut outcome = Outcome::default();
+    started: Instant,
+    records: Records,
+) -> Connection {
     loop {
         let due = queue.due.borrow_mut().pop_front();
         match due {
             Some(due) => {
                 let status = connection.exchange(&workload.next()).await;
-                outcome.record(due.elapsed(), status, connection.body());
+                let status = workload.judge(status, connection.body());
+                records.add(due - started, due.elapsed(), status, connection.body());
             }
-            None if queue.is_over.get() => break,
+            None if queue.is_over.get() => return connection,
             None => queue.arrived.notified().await,
         }
     }
-    if outcome.answered() > 0 {
-        outcome.samples.push(connection.body().to_vec());
-    }
-    (connection, outcome)
 }
 
 /// Wakes within microseconds, where the runtime's own timer counts milliseconds
@@ -143,9 +203,14 @@ async fn serve(
 struct Alarm(AsyncFd<OwnedFd>);
 
 impl Alarm {
+    #[expect(
+        deprecated,
+        reason = "unsound for a type that gives its descriptor away, which OwnedFd does not; the \
+                  other way is unsafe"
+    )]
     fn new() -> Self {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK);
-        Self(AsyncFd::register(timer.expect("a timer")).expect("registered"))
+        Self(AsyncFd::new(timer.expect("a timer")).expect("registered"))
     }
 
     async fn wait(&self, time: Duration) {

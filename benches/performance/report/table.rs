@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Line;
+use crate::matrix::BARE;
 
 /// The heading of the columns.
 pub(crate) fn heading() -> String {
@@ -26,6 +27,47 @@ pub(crate) fn heading() -> String {
     text.push_str("|\n");
     text
 }
+
+/// The whole page: what the columns mean, and every line.
+pub(crate) fn whole(lines: &[Line], note: Option<&str>) -> String {
+    let mut text = String::from(MEANING);
+    if let Some(note) = note {
+        let _ = write!(text, "\n{note}\n");
+    }
+    let is_bare = |line: &&Line| line.name.starts_with(BARE);
+    for (title, lines) in [
+        (
+            "The service",
+            lines
+                .iter()
+                .filter(|line| !is_bare(line))
+                .collect::<Vec<_>>(),
+        ),
+        ("The bare handler", lines.iter().filter(is_bare).collect()),
+    ] {
+        let _ = write!(text, "\n## {title}\n\n{}", heading());
+        text.extend(lines.iter().map(|line| line.row()));
+    }
+    text
+}
+
+/// What a reader has to know of the columns.
+const MEANING: &str = "\
+# Results
+
+Written by `make bench`. Absolute figures are the machine's, and the load generator shares its cores with the server:
+compare within one run.
+
+- **through**: `library` is aws-lc-rs alone on one core; `service alone` the use cases without HTTP, from 32 tasks;
+  `HTTP` and `mTLS` the whole path from kept-alive connections. The service keeps its receipts durably and writes
+  its usual log lines (level info, format text) to `/dev/null`.
+- **a second**: the peak, in a closed loop: every connection sends its next request when the last is answered.
+- **p50 to p99.9**: over HTTP and mTLS in an open loop at half that peak, with exponentially distributed times between
+  requests, each counted from when it was due. Of `service alone` and of operations beside each other: in the closed loop at the peak.
+- **CPU**: user and system time of the server for one answer, at the peak.
+- **limit**: the CPU of a bare handler with bodies of the same size (in steps of 64 bytes) over as many connections, the primitive alone, and one Ed25519
+  signature for each receipt, all of the same run. **of the limit** is limit by CPU: 1.00 is all that can be had.
+";
 
 impl Line {
     /// As a row of the table.

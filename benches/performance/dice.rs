@@ -24,4 +24,9 @@ impl Dice {
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.fraction() * end as f64) as usize
     }
+
+    /// One of these.
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len())]
+    }
 }

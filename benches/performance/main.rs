@@ -7,6 +7,7 @@
 mod bare;
 mod contention;
 mod dice;
+mod growth;
 mod in_process;
 mod load;
 mod matrix;
@@ -19,6 +20,7 @@ mod requests;
 mod servers;
 mod service;
 mod settings;
+mod soak;
 mod token;
 
 use std::io::{self, Write as _};
@@ -27,7 +29,7 @@ use tokio::task::LocalSet;
 
 use self::pki::Pki;
 use self::primitives::Primitives;
-use self::report::{Line, table};
+use self::report::{Line, pictures, table};
 use self::settings::Settings;
 
 /// The argument with which this program starts itself as the bare server.
@@ -53,6 +55,12 @@ fn main() {
             token::measure_bare(&settings, sessions.parse().expect("a number"));
         }
         [] => alone(measure(&settings)),
+        ["soak"] => alone(soak::run(&settings, say)),
+        ["growth"] => {
+            let folder = tempfile::tempdir().expect("a folder");
+            let grown = growth::prepare(&settings, folder.path(), say);
+            alone(growth::run(&settings, folder.path(), grown, say));
+        }
         _ => panic!("{arguments:?} is none of: nothing, soak, growth"),
     }
 }
@@ -86,6 +94,9 @@ async fn measure(settings: &Settings) {
         std::fs::create_dir_all(out).expect("a folder");
         let text = table::whole(&lines, note);
         std::fs::write(out.join("results.md"), text).expect("written");
+        for (name, picture) in pictures::pictures(&lines) {
+            std::fs::write(out.join(name), picture).expect("written");
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Pki {
 
     /// For the load generator: the module M21 of the benchmark's tenant.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
-        let (chain, key) = self.identity("M21");
+        let (chain, key) = self.identity("client-M21");
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .expect("TLS 1.3")

@@ -150,11 +150,10 @@ impl Server {
     }
 
     /// Ends it as an operator would, and waits for that.
-    pub(crate) async fn stop(mut self) -> Option<TempDir> {
+    pub(crate) fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
         self.child.wait().expect("it ends");
-        self._folder.take()
     }
 }
 

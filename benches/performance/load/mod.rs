@@ -93,7 +93,7 @@ impl Outcome {
         }
     }
 
-    /// Takes in what another connection came to.
+    /// Takes in what another one came to.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.took = self.took.max(other.took);

@@ -1,5 +1,7 @@
 //! What comes out: lines as they are measured, and at the end a table and pictures.
 
+pub(crate) mod pictures;
+pub(crate) mod svg;
 pub(crate) mod table;
 
 use serde::{Deserialize, Serialize};

@@ -130,7 +130,7 @@ async fn beside(
                 latency_ms: Some(QUANTILES.map(|quantile| outcome.quantile_ms(quantile))),
                 cpu_us,
                 resident_mib: Some(server.process().resident_mib()),
-                limit_us: None,
+                ..Line::default()
             });
         }
     }
@@ -158,6 +158,6 @@ async fn bursts(kms: &Server, lasting: Duration) -> Line {
         latency_ms: Some(QUANTILES.map(|quantile| outcome.quantile_ms(quantile))),
         cpu_us: kms.process().cpu_seconds_since(&before) * 1e6 / outcome.answered().max(1) as f64,
         resident_mib: Some(kms.process().resident_mib()),
-        limit_us: None,
+        ..Line::default()
     }
 }

@@ -1,8 +1,10 @@
 //! What the service costs, beside what it costs at least.
 //!
-//! `cargo bench --bench performance` measures the primitives alone, the whole HTTP path,
-//! and a bare handler in the same run, and writes a table. Absolute figures are the
-//! machine's; the ratios are what to compare. `settings` says what can be chosen.
+//! `cargo bench --bench performance` (`make bench`) measures the primitives alone, the use
+//! cases without HTTP, the whole HTTP path, and a bare handler in the same run, and writes
+//! a table with pictures. With `-- soak` it holds the mixed load to its budgets, with
+//! `-- growth` it compares a store that has grown with a fresh one. Absolute figures are
+//! the machine's; the ratios are what to compare. `settings` says what can be chosen.
 
 mod bare;
 mod contention;
@@ -29,6 +31,7 @@ use tokio::task::LocalSet;
 
 use self::pki::Pki;
 use self::primitives::Primitives;
+use self::process::Machine;
 use self::report::{Line, pictures, table};
 use self::settings::Settings;
 
@@ -75,6 +78,7 @@ fn alone(work: impl Future<Output = ()>) {
 }
 
 async fn measure(settings: &Settings) {
+    let before = Machine::now();
     let folder = tempfile::tempdir().expect("a folder");
     let pki = Pki::make(folder.path());
     let mut lines = Vec::new();
@@ -88,11 +92,13 @@ async fn measure(settings: &Settings) {
     service::run(settings, &primitives, &mut emit);
     matrix::run(settings, &pki, &primitives, &mut emit).await;
     contention::run(settings, &mut emit).await;
-    let note = token::run(settings, &mut emit).await;
-    note.into_iter().for_each(say);
+    let mut notes = Vec::new();
+    notes.extend(token::run(settings, &mut emit).await.map(str::to_owned));
+    notes.push(Machine::disturbance_since(&before));
+    notes.iter().for_each(|note| say(note));
     if let Some(out) = &settings.out {
         std::fs::create_dir_all(out).expect("a folder");
-        let text = table::whole(&lines, note);
+        let text = table::whole(&lines, &notes);
         std::fs::write(out.join("results.md"), text).expect("written");
         for (name, picture) in pictures::pictures(&lines) {
             std::fs::write(out.join(name), picture).expect("written");

@@ -17,6 +17,10 @@ use crate::settings::Settings;
 /// Connections at once.
 const CONNECTIONS: [usize; 4] = [1, 8, 32, 128];
 
+/// The number that gets the whole time of a line; the others get half of it, and the
+/// bare handler half of theirs.
+pub(crate) const MAIN: usize = 32;
+
 /// What the path is called without and with TLS.
 pub(crate) const PLAIN: &str = "HTTP";
 pub(crate) const MUTUAL_TLS: &str = "mTLS";
@@ -41,13 +45,17 @@ pub(crate) async fn run(
             .collect();
         let through = if pki.is_some() { MUTUAL_TLS } else { PLAIN };
         for number in CONNECTIONS {
+            let lasting = match number {
+                MAIN => settings.line,
+                _ => settings.line / 2,
+            };
             let mut floors = HashMap::new();
             for operation in &operations {
                 let class = operation.bare.class;
                 if floors.contains_key(&class) {
                     continue;
                 }
-                let mut line = measure(&bare, &operation.bare.request, number, settings.line / 2)
+                let mut line = measure(&bare, &operation.bare.request, number, lasting / 2)
                     .await
                     .0;
                 let (asked, answered) = class;
@@ -57,8 +65,7 @@ pub(crate) async fn run(
                 emit(line);
             }
             for operation in &operations {
-                let (mut line, answers) =
-                    measure(&kms, &operation.request, number, settings.line).await;
+                let (mut line, answers) = measure(&kms, &operation.request, number, lasting).await;
                 operation.check.hold(operation.name, &kms, &answers).await;
                 line.name = operation.name.to_owned();
                 line.through = through.to_owned();
@@ -89,7 +96,9 @@ pub(crate) async fn measure(
     let connections = connect(&server.target, number).await;
     let workload = Workload::new(vec![request.clone()]);
     let process = server.process();
+    let before = server.writes().await;
     let (connections, peak, cpu_us) = peak(process, connections, &workload, lasting / 2).await;
+    let writes = server.writes().await.since(before);
     peak.insist("closed loop");
     let rate = peak.per_second() / 2.0;
     let (_, steady) = open::run(connections, &workload, rate, lasting / 2).await;
@@ -100,6 +109,7 @@ pub(crate) async fn measure(
         latency_ms: Some(QUANTILES.map(|quantile| steady.quantile_ms(quantile))),
         cpu_us,
         resident_mib: Some(process.resident_mib()),
+        writes,
         ..Line::default()
     };
     let mut answers = peak.samples;

@@ -89,7 +89,11 @@ pub(crate) async fn operations(kms: &Server) -> Vec<Operation> {
         all.extend(encrypting(kms, &aes, algorithm, seal, open).await);
     }
     let path = format!("{KEYS}/{}?{}", ed25519.id, scope_query(TENANT));
-    all.push(reading(kms, "get key", &path).await);
+    all.push(reading(kms, "get key", &path, "\"active\"").await);
+    let signed = kms.post("/kms/v1/sign", &ed25519.sign("Ed25519")).await;
+    let receipt_id = signed["receipt_id"].as_str().expect("an id");
+    let path = format!("/kms/v1/receipts/{receipt_id}?{}", scope_query(TENANT));
+    all.push(reading(kms, "get receipt with its proof", &path, "\"receipt_id\"").await);
     for (primitive, key_type) in [
         (Primitive::GenerateEd25519, "Ed25519"),
         (Primitive::GenerateAes, "AES-256"),
@@ -100,6 +104,23 @@ pub(crate) async fn operations(kms: &Server) -> Vec<Operation> {
         let made = posting(kms, KEYS, &body, primitive.name(), (primitive, 1), check).await;
         all.extend(made);
     }
+    all
+}
+
+/// Those of a token, which need not have every algorithm.
+pub(crate) async fn operations_on_token(kms: &Server) -> Vec<Operation> {
+    let rsa = Key::make(kms, TENANT, "RSA-2048").await;
+    let ed25519 = Key::make(kms, TENANT, "Ed25519").await;
+    let aes = Key::make(kms, TENANT, "AES-256").await;
+    let mut all = signing(kms, &rsa, "RSA-PSS-SHA256", Primitive::SignRsaPss, None).await;
+    all.extend(signing(kms, &ed25519, "Ed25519", Primitive::SignEd25519, None).await);
+    let (seal, open) = (Primitive::SealAesGcm, Primitive::OpenAesGcm);
+    all.extend(encrypting(kms, &aes, "AES-256-GCM", seal, open).await);
+    all.retain(|operation| {
+        crate::token::MEASURED
+            .iter()
+            .any(|one| one.name() == operation.name)
+    });
     all
 }
 
@@ -228,7 +249,7 @@ async fn posting(
     })
 }
 
-async fn reading(kms: &Server, name: &'static str, path: &str) -> Operation {
+async fn reading(kms: &Server, name: &'static str, path: &str, says: &'static str) -> Operation {
     let answer = kms.get(path).await;
     let class = class(0, answer.to_string().len());
     Operation {
@@ -240,7 +261,7 @@ async fn reading(kms: &Server, name: &'static str, path: &str) -> Operation {
         },
         primitive: None,
         receipts: 0,
-        check: Check::Says("\"key_state\":\"active\""),
+        check: Check::Says(says),
     }
 }
 

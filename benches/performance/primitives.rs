@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
 };
 
+use crate::process::thread_seconds;
 use crate::report::Line;
 use crate::requests::{KIBIBYTE, MESSAGE};
 
@@ -180,16 +181,13 @@ fn open(algorithm: &'static Algorithm, each: Duration) -> f64 {
     })
 }
 
-/// Microseconds that one takes, over as many as fit into that time.
+/// Microseconds of CPU that one takes, over as many as fit into that time.
 fn mean<T>(each: Duration, mut work: impl FnMut() -> T) -> f64 {
     black_box(work());
-    let (started, mut done) = (Instant::now(), 0u32);
-    loop {
+    let (before, started, mut done) = (thread_seconds(), Instant::now(), 0u32);
+    while started.elapsed() < each {
         black_box(work());
         done += 1;
-        let taken = started.elapsed();
-        if taken >= each {
-            return taken.as_secs_f64() * 1e6 / f64::from(done);
-        }
     }
+    (thread_seconds() - before) * 1e6 / f64::from(done.max(1))
 }

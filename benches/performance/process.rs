@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::time::Instant;
 
 /// The CPU time of each thread of a process, in nanoseconds.
 pub(crate) struct CpuTimes(HashMap<String, u64>);
@@ -61,4 +62,52 @@ pub(crate) fn thread_seconds() -> f64 {
         .next()
         .and_then(|used| used.parse().ok());
     used.map_or(0.0, |nanoseconds: u64| nanoseconds as f64 / 1e9)
+}
+
+/// The machine's CPU time, and this program's part in it with its children that have
+/// ended, both in seconds.
+pub(crate) struct Machine {
+    at: Instant,
+    busy: f64,
+    own: f64,
+}
+
+/// What proc(5) counts in, on every Linux that matters.
+const TICKS_A_SECOND: f64 = 100.0;
+
+impl Machine {
+    /// As it is now.
+    pub(crate) fn now() -> Self {
+        let ticks = |text: &str, fields: &[usize]| -> f64 {
+            let all: Vec<f64> = text
+                .split_whitespace()
+                .map(|field| field.parse().unwrap_or(0.0))
+                .collect();
+            let sum: f64 = fields.iter().filter_map(|place| all.get(*place)).sum();
+            sum / TICKS_A_SECOND
+        };
+        let machine = fs::read_to_string("/proc/stat").expect("a file");
+        let own = fs::read_to_string("/proc/self/stat").expect("this process");
+        let after_name = own.rsplit_once(')').map_or("", |(_, after)| after);
+        Self {
+            at: Instant::now(),
+            // user, nice, system, irq, softirq and steal of all cores
+            busy: ticks(
+                machine.lines().next().unwrap_or_default(),
+                &[1, 2, 3, 6, 7, 8],
+            ),
+            // utime, stime, cutime and cstime
+            own: ticks(after_name, &[11, 12, 13, 14]),
+        }
+    }
+
+    /// What others did since then, which falsifies what was measured.
+    pub(crate) fn disturbance_since(before: &Self) -> String {
+        let now = Self::now();
+        let others = (now.busy - before.busy) - (now.own - before.own);
+        let cores = others.max(0.0) / (now.at - before.at).as_secs_f64().max(1e-9);
+        format!(
+            "While this was measured, everything else on the machine kept {cores:.2} cores busy.\n"
+        )
+    }
 }

@@ -149,11 +149,51 @@ impl Server {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// What the ledger's writer has done so far, as the metrics say.
+    pub(crate) async fn writes(&self) -> Writes {
+        let mut connection = Connection::open(&self.target).await;
+        let request = Request::get("/kms/v1/metrics");
+        connection.exchange(&request).await;
+        let text = String::from_utf8_lossy(connection.body());
+        let number = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse().ok())
+                .unwrap_or(0.0)
+        };
+        Writes {
+            receipts: number("kms_ledger_size "),
+            writes: number("kms_ledger_commit_latency_ms_count "),
+            milliseconds: number("kms_ledger_commit_latency_ms_sum "),
+        }
+    }
+
     /// Ends it as an operator would, and waits for that.
     pub(crate) fn stop(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
         self.child.wait().expect("it ends");
+    }
+}
+
+/// Durable writes of the ledger; none where there is no ledger.
+#[derive(Clone, Copy)]
+pub(crate) struct Writes {
+    receipts: f64,
+    writes: f64,
+    milliseconds: f64,
+}
+
+impl Writes {
+    /// Receipts a write and milliseconds a write since then; `None` where nothing was
+    /// written.
+    pub(crate) fn since(self, before: Self) -> Option<(f64, f64)> {
+        let writes = self.writes - before.writes;
+        (writes > 0.0).then(|| {
+            (
+                (self.receipts - before.receipts) / writes,
+                (self.milliseconds - before.milliseconds) / writes,
+            )
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::process::Process;
 use crate::report::{Line, QUANTILES};
 use crate::requests::{KIBIBYTE, MESSAGE, TENANT};
 use crate::settings::Settings;
-use crate::token::{LABEL, PIN, TokenFolder};
+use crate::token::{LABEL, PIN, TokenFolder, in_words};
 
 /// The arguments with which this program starts itself.
 pub(crate) const ON_SOFTWARE: &str = "--service";
@@ -36,7 +36,7 @@ enum Call {
     Verify(KeyChoice<SigningAlgorithm>, Bytes),
     Encrypt(KeyChoice<AeadAlgorithm>),
     Decrypt(KeyChoice<AeadAlgorithm>, Nonce, Bytes),
-    Get(KeyRecord),
+    Get(KeyRef),
     Generate(KeyType),
 }
 
@@ -70,9 +70,8 @@ impl Call {
                 let opened = opened.expect("a plaintext").output;
                 assert!(opened.expose() == KIBIBYTE, "it is the plaintext");
             }
-            Self::Get(record) => {
-                let key = KeyRef::Id(record.key_id);
-                let got = service.get_key(&context, scope, &key).await;
+            Self::Get(key) => {
+                let got = service.get_key(&context, scope, key).await;
                 got.expect("a key");
             }
             Self::Generate(key_type) => {
@@ -191,7 +190,7 @@ pub(crate) fn measure_on_software(settings: &Settings) {
         }
         let record = on.make_key(&scope, KeyType::Ed25519).await;
         if settings.wants("get key") {
-            let line = load(&on, Call::Get(record), settings.line).await;
+            let line = load(&on, Call::Get(KeyRef::Id(record.key_id)), settings.line).await;
             print(line, "get key", "service alone");
         }
         on.close().await;
@@ -216,7 +215,7 @@ pub(crate) fn measure_on_token(settings: &Settings, sessions: usize) {
         let hsm: Arc<dyn HsmBackend> = Arc::new(Pkcs11Hsm::new(token, clock));
         let on = InProcess::open(folder.path(), hsm).await;
         let scope = scope(TENANT);
-        let through = format!("service on the token, {sessions} sessions");
+        let through = format!("service on the token, {}", in_words(sessions));
         for (primitive, call) in calls(&on, &scope, &crate::token::MEASURED).await {
             let line = load(&on, call, settings.line).await;
             print(line, primitive.name(), &through);

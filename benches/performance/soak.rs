@@ -12,6 +12,7 @@ use crate::dice::Dice;
 use crate::load::connection::Request;
 use crate::load::open::{Arrivals, Records, record};
 use crate::load::{Outcome, Workload, connect};
+use crate::process::Machine;
 use crate::report::svg::{Curve, curves};
 use crate::requests::{KIBIBYTE, Key, base64, generate};
 use crate::servers::Server;
@@ -77,6 +78,7 @@ pub(crate) async fn run(settings: &Settings, say: impl Fn(&str)) {
     // A trial of seconds has periods too.
     let number = (settings.minutes.round() as u32).max(3);
     let period = lasting / number;
+    let machine = Machine::now();
     let kms = Server::kms(None, &[]).await;
     let workloads = workloads(&kms).await;
     let mut loads = Vec::new();
@@ -126,7 +128,10 @@ pub(crate) async fn run(settings: &Settings, say: impl Fn(&str)) {
         (0..number).for_each(|place| whole.absorb(records.take(place as usize)));
     }
     let whole: Vec<Outcome> = whole.into_iter().map(Outcome::sorted).collect();
-    let verdict = verdict(&whole, &periods);
+    // Its time counts when it has ended.
+    drop(kms);
+    let mut verdict = verdict(&whole, &periods);
+    let _ = write!(verdict, "\n{}", Machine::disturbance_since(&machine));
     say(&verdict);
     if let Some(out) = &settings.out {
         let text = page(settings.minutes, &verdict, &rows);

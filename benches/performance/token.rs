@@ -18,7 +18,7 @@ use cryptoki::types::AuthPin;
 use tempfile::TempDir;
 
 use crate::matrix;
-use crate::operations::operations;
+use crate::operations::operations_on_token;
 use crate::primitives::Primitive;
 use crate::process::{self, Process};
 use crate::report::Line;
@@ -88,7 +88,7 @@ pub(crate) async fn run(settings: &Settings, emit: &mut impl FnMut(Line)) -> Opt
         return None;
     }
     if TokenFolder::make().is_none() {
-        return Some("SoftHSM is not installed, so there are no lines of a token.");
+        return Some("SoftHSM is not installed, so there are no lines of a token.\n");
     }
     for sessions in SESSIONS {
         for argument in [BARE_TOKEN, service::ON_TOKEN] {
@@ -103,6 +103,14 @@ pub(crate) async fn run(settings: &Settings, emit: &mut impl FnMut(Line)) -> Opt
         over_http(settings, &folder, sessions, emit).await;
     }
     None
+}
+
+/// So many sessions.
+pub(crate) fn in_words(sessions: usize) -> String {
+    match sessions {
+        1 => "1 session".to_owned(),
+        _ => format!("{sessions} sessions"),
+    }
 }
 
 async fn over_http(
@@ -120,15 +128,12 @@ async fn over_http(
         ("KMS__HSM__PKCS11__SESSIONS", sessions.to_string()),
     ];
     let kms = Server::kms(None, &on_token).await;
-    for operation in operations(&kms).await {
-        if !MEASURED.iter().any(|one| one.name() == operation.name) {
-            continue;
-        }
+    for operation in operations_on_token(&kms).await {
         let (mut line, answers) =
             matrix::measure(&kms, &operation.request, CONNECTIONS, settings.line).await;
         operation.check.hold(operation.name, &kms, &answers).await;
         line.name = operation.name.to_owned();
-        line.through = format!("HTTP on the token, {sessions} sessions");
+        line.through = format!("HTTP on the token, {}", in_words(sessions));
         emit(line);
     }
 }
@@ -159,7 +164,7 @@ pub(crate) fn measure_bare(settings: &Settings, sessions: usize) {
         let took = started.elapsed();
         let line = Line {
             name: primitive.name().to_owned(),
-            through: format!("token alone, {sessions} sessions"),
+            through: format!("token alone, {}", in_words(sessions)),
             at_once: sessions,
             per_second: f64::from(done) / took.as_secs_f64(),
             cpu_us: cpu_seconds * 1e6 / f64::from(done),

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use memchr::memmem;
 use rustls::ClientConfig;
@@ -49,10 +50,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
 /// One kept-alive connection.
 pub(crate) struct Connection {
+    target: Target,
     stream: Box<dyn Wire>,
+    last_used: Instant,
     buffer: Vec<u8>,
     body_from: usize,
 }
+
+/// After this the service may have hung up, which it does with whoever sends no head for
+/// ten seconds.
+const IDLE: Duration = Duration::from_secs(5);
 
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -62,18 +69,10 @@ const LENGTH: &[u8] = b"\r\ncontent-length: ";
 impl Connection {
     /// Connects.
     pub(crate) async fn open(target: &Target) -> Self {
-        let stream = TcpStream::connect(target.address).await.expect("connected");
-        stream.set_nodelay(true).expect("set");
-        let stream: Box<dyn Wire> = match &target.tls {
-            None => Box::new(stream),
-            Some(config) => {
-                let name = ServerName::try_from("localhost").expect("a name");
-                let connector = TlsConnector::from(Arc::clone(config));
-                Box::new(connector.connect(name, stream).await.expect("a handshake"))
-            }
-        };
         Self {
-            stream,
+            target: target.clone(),
+            stream: wire(target).await,
+            last_used: Instant::now(),
             buffer: Vec::with_capacity(64 * 1024),
             body_from: 0,
         }
@@ -82,6 +81,9 @@ impl Connection {
     /// Sends a request and reads the answer: its status. Its body is then in
     /// [`Connection::body`].
     pub(crate) async fn exchange(&mut self, request: &Request) -> u16 {
+        if self.last_used.elapsed() > IDLE {
+            self.stream = wire(&self.target).await;
+        }
         self.stream.write_all(&request.0).await.expect("sent");
         self.stream.flush().await.expect("sent");
         self.buffer.clear();
@@ -97,6 +99,7 @@ impl Connection {
         while self.buffer.len() < whole {
             self.read().await;
         }
+        self.last_used = Instant::now();
         // "HTTP/1.1 200 OK"
         self.buffer[9..12]
             .iter()
@@ -122,4 +125,17 @@ fn content_length(head: &[u8]) -> usize {
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0, |length, digit| length * 10 + usize::from(digit - b'0'))
+}
+
+async fn wire(target: &Target) -> Box<dyn Wire> {
+    let stream = TcpStream::connect(target.address).await.expect("connected");
+    stream.set_nodelay(true).expect("set");
+    match &target.tls {
+        None => Box::new(stream),
+        Some(config) => {
+            let name = ServerName::try_from("localhost").expect("a name");
+            let connector = TlsConnector::from(Arc::clone(config));
+            Box::new(connector.connect(name, stream).await.expect("a handshake"))
+        }
+    }
 }

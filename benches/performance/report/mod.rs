@@ -22,6 +22,8 @@ pub(crate) struct Line {
     pub(crate) cpu_us: f64,
     /// Resident memory of the server afterwards, in MiB.
     pub(crate) resident_mib: Option<f64>,
+    /// Receipts that shared a durable write, and milliseconds that one took.
+    pub(crate) writes: Option<(f64, f64)>,
     /// Microseconds that it takes at least.
     pub(crate) limit_us: Option<f64>,
 }

@@ -3,10 +3,7 @@
 use super::Line;
 use super::svg::{Bar, Row, bars};
 use super::table::thousands;
-use crate::matrix::{BARE, MUTUAL_TLS, PLAIN};
-
-/// Of which lines pictures are drawn.
-const AT_ONCE: usize = 32;
+use crate::matrix::{BARE, MAIN, MUTUAL_TLS, PLAIN};
 
 /// The pictures, with the names of their files.
 pub(crate) fn pictures(lines: &[Line]) -> [(&'static str, String); 3] {
@@ -20,7 +17,7 @@ pub(crate) fn pictures(lines: &[Line]) -> [(&'static str, String); 3] {
 fn of<'a>(lines: &'a [Line], through: &'a str) -> impl Iterator<Item = &'a Line> {
     lines
         .iter()
-        .filter(|line| line.at_once == AT_ONCE && !line.name.starts_with(BARE))
+        .filter(|line| line.at_once == MAIN && !line.name.starts_with(BARE))
         .filter(move |line| line.through == through && line.limit_us.is_some())
 }
 

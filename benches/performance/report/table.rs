@@ -20,6 +20,8 @@ pub(crate) fn heading() -> String {
         "limit µs",
         "of the limit",
         "RSS MiB",
+        "receipts a write",
+        "ms a write",
     ];
     let mut text = format!("| {} |\n", columns.join(" | "));
     text.push_str("| --- | --- ");
@@ -29,9 +31,9 @@ pub(crate) fn heading() -> String {
 }
 
 /// The whole page: what the columns mean, and every line.
-pub(crate) fn whole(lines: &[Line], note: Option<&str>) -> String {
+pub(crate) fn whole(lines: &[Line], notes: &[String]) -> String {
     let mut text = String::from(MEANING);
-    if let Some(note) = note {
+    for note in notes {
         let _ = write!(text, "\n{note}\n");
     }
     let is_bare = |line: &&Line| line.name.starts_with(BARE);
@@ -60,11 +62,16 @@ compare within one run.
 
 - **through**: `library` is aws-lc-rs alone on one core; `service alone` the use cases without HTTP, from 32 tasks;
   `HTTP` and `mTLS` the whole path from kept-alive connections. The service keeps its receipts durably and writes
-  its usual log lines (level info, format text) to `/dev/null`.
+  its usual log lines (level info, format text) to `/dev/null`. `token alone` is SoftHSM through cryptoki, a thread
+  and a session each; `bare handler that works` does the primitive and a receipt's signature and nothing else.
+- A line from 32 connections takes the whole time (`KMS_BENCH_SECONDS`), half of it for the peak and half of it for the latencies; one from
+  another number takes half as long, and the bare handler half of that. Every answer's status is checked, and the content of some.
 - **a second**: the peak, in a closed loop: every connection sends its next request when the last is answered.
 - **p50 to p99.9**: over HTTP and mTLS in an open loop at half that peak, with exponentially distributed times between
   requests, each counted from when it was due. Of `service alone` and of operations beside each other: in the closed loop at the peak.
-- **CPU**: user and system time of the server for one answer, at the peak.
+- **CPU**: user and system time of the server for one answer, at the peak; of operations beside each other the mean of
+  all their answers.
+- **receipts a write**, **ms a write**: how many receipts shared a durable write at the peak, and how long one took.
 - **limit**: the CPU of a bare handler with bodies of the same size (in steps of 64 bytes) over as many connections, the primitive alone, and one Ed25519
   signature for each receipt, all of the same run. **of the limit** is limit by CPU: 1.00 is all that can be had.
 ";
@@ -88,6 +95,10 @@ impl Line {
         let _ = match self.resident_mib {
             Some(resident) => write!(text, " | {resident:.0} |"),
             None => write!(text, " | – |"),
+        };
+        let _ = match self.writes {
+            Some((receipts, took)) => write!(text, " {receipts:.1} | {took:.2} |"),
+            None => write!(text, " – | – |"),
         };
         text.push('\n');
         text

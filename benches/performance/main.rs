@@ -90,10 +90,11 @@ async fn measure(settings: &Settings) {
     let primitives = Primitives::measure(settings.line / 10);
     primitives.lines().for_each(&mut emit);
     service::run(settings, &primitives, &mut emit);
-    matrix::run(settings, &pki, &primitives, &mut emit).await;
+    let without_batches = matrix::run(settings, &pki, &primitives, &mut emit).await;
     contention::run(settings, &mut emit).await;
-    let mut notes = Vec::new();
-    notes.extend(token::run(settings, &mut emit).await.map(str::to_owned));
+    let without_token = token::run(settings, &mut emit).await;
+    let without = [without_batches, without_token].into_iter().flatten();
+    let mut notes: Vec<String> = without.map(str::to_owned).collect();
     notes.push(Machine::disturbance_since(&before));
     notes.iter().for_each(|note| say(note));
     if let Some(out) = &settings.out {

@@ -28,13 +28,15 @@ pub(crate) const MUTUAL_TLS: &str = "mTLS";
 /// Before the name of what the bare handler does.
 pub(crate) const BARE: &str = "bare handler";
 
-/// Every line, without and with TLS; each is handed over as soon as it is measured.
+/// Every line, without and with TLS; each is handed over as soon as it is measured. The
+/// answer says what is missing, and why.
 pub(crate) async fn run(
     settings: &Settings,
     pki: &Pki,
     primitives: &Primitives,
     emit: &mut impl FnMut(Line),
-) {
+) -> Option<&'static str> {
+    let mut has_batches = true;
     for pki in [None, Some(pki)] {
         let bare = Server::bare(pki).await;
         let kms = Server::kms(pki, &[]).await;
@@ -43,6 +45,8 @@ pub(crate) async fn run(
             .into_iter()
             .filter(|operation| settings.wants(operation.name))
             .collect();
+        let is_batch = |operation: &Operation| operation.receipts > 1;
+        has_batches &= settings.only.is_some() || operations.iter().any(is_batch);
         let through = if pki.is_some() { MUTUAL_TLS } else { PLAIN };
         for number in CONNECTIONS {
             let lasting = match number {
@@ -74,6 +78,7 @@ pub(crate) async fn run(
             }
         }
     }
+    (!has_batches).then_some("The service answers 404 to batches, so there are no lines of them.\n")
 }
 
 /// Microseconds of what no handler can save: the operation itself, and a signature for

@@ -233,7 +233,10 @@ async fn posting(
     primitive: (Primitive, usize),
     check: Check,
 ) -> Option<Operation> {
-    let answer = kms.try_post(path, body).await?;
+    if !kms.has(path).await {
+        return None;
+    }
+    let answer = kms.post(path, body).await;
     let class = class(body.to_string().len(), answer.to_string().len());
     let bare = Request::post(&format!("/bare/{}", class.1), body);
     Some(Operation {

@@ -82,12 +82,12 @@ pub(crate) async fn run(settings: &Settings, say: impl Fn(&str)) {
     let kms = Server::kms(None, &[]).await;
     let workloads = workloads(&kms).await;
     let mut loads = Vec::new();
-    for (budget, workload) in BUDGETS.iter().zip(workloads) {
+    for (place, (budget, workload)) in BUDGETS.iter().zip(workloads).enumerate() {
         let connections = connect(&kms.target, CONNECTIONS).await;
         let records = Records::new(period);
         let (kept, rate) = (records.clone(), budget.per_second * SHARE);
         let load = spawn_local(async move {
-            let arrivals = Arrivals::poisson(rate);
+            let arrivals = Arrivals::poisson(rate).of_others(place);
             record(connections, &workload, arrivals, lasting, &kept).await;
         });
         loads.push((records, load));

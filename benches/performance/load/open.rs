@@ -120,6 +120,9 @@ pub(crate) async fn record(
     connections
 }
 
+/// Of the times between requests.
+const SEED: u64 = 0x5eed;
+
 /// When requests are due.
 pub(crate) struct Arrivals {
     dice: Dice,
@@ -137,10 +140,18 @@ impl Arrivals {
     /// So many a second, in bursts of so many at once.
     pub(crate) fn bursts(rate: f64, burst: usize) -> Self {
         Self {
-            dice: Dice::new(0x5eed),
+            dice: Dice::new(SEED),
             // As good as nothing still ends.
             mean_gap: burst as f64 / rate.max(1e-3),
             burst,
+        }
+    }
+
+    /// The same of other callers, who know nothing of these.
+    pub(crate) fn of_others(self, which: usize) -> Self {
+        Self {
+            dice: Dice::new(SEED + 1 + which as u64),
+            ..self
         }
     }
 

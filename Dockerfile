@@ -10,9 +10,9 @@ WORKDIR /build
 # The dependencies first, against an empty program, so that a change of the
 # sources does not build them again.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches/http tests/it \
+RUN mkdir -p src benches/performance tests/it \
     && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs benches/http/main.rs tests/it/main.rs \
+    && touch src/lib.rs benches/performance/main.rs tests/it/main.rs \
     && cargo build --locked --release \
     && rm -r src
 COPY config config

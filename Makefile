@@ -1,7 +1,7 @@
 # `make test` is what continuous integration runs. It needs Rust; the other
 # programs it installs where they are missing (Debian, as root).
 
-.PHONY: test tools lint unit docs release bench crash image
+.PHONY: test tools lint unit docs release bench soak growth crash image
 
 test: tools lint unit docs release
 
@@ -31,8 +31,20 @@ docs:
 release:
 	cargo build --locked --release
 
+# What the service costs beside what it costs at least, into docs/performance.
+# `make bench ONLY=sign` measures some lines and only prints them.
 bench:
-	cargo bench --locked --bench http
+	KMS_BENCH_ONLY='$(ONLY)' cargo bench --locked --bench performance
+
+# The mixed load of the budgets for half an hour, or for MINUTES.
+MINUTES ?= 30
+soak:
+	KMS_BENCH_MINUTES=$(MINUTES) cargo bench --locked --bench performance -- soak
+
+# A store of 100,000 keys, or of KEYS, beside a fresh one.
+KEYS ?= 100000
+growth:
+	KMS_BENCH_KEYS=$(KEYS) cargo bench --locked --bench performance -- growth
 
 # Kills the service so many times under load, and holds it to what it acknowledged.
 # A failure names its seed: `make crash ROUNDS=300 SEED=…` makes the same choices.

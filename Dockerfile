@@ -10,6 +10,7 @@ WORKDIR /build
 # The dependencies first, against an empty program, so that a change of the
 # sources does not build them again.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src benches/performance tests/it \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs benches/performance/main.rs tests/it/main.rs \

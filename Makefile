@@ -1,14 +1,15 @@
 # `make test` is what continuous integration runs. It needs Rust; the other
 # programs it installs where they are missing (Debian, as root).
 
-.PHONY: test tools lint unit docs release bench soak growth crash image
+.PHONY: test tools lint unit docs release instructions bench soak growth crash image
 
-test: tools lint unit docs release
+test: tools lint unit docs release instructions
 
 # What the tests speak to the service with, as an outsider would, and the token that
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules
+# And what counts instructions.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind
 tools:
 	@for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || { missing=$$program; break; }; \
@@ -30,6 +31,10 @@ docs:
 
 release:
 	cargo build --locked --release
+
+# How many instructions each operation takes, held to benches/instructions.txt.
+instructions:
+	cargo bench --locked --bench performance -- instructions
 
 # What the service costs beside what it costs at least, into docs/performance.
 # `make bench ONLY=sign` measures some lines and only prints them.

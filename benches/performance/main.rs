@@ -3,7 +3,8 @@
 //! `cargo bench --bench performance` (`make bench`) measures the primitives alone, the use
 //! cases without HTTP, the whole HTTP path, and a bare handler in the same run, and writes
 //! a table with pictures. With `-- soak` it holds the mixed load to its budgets, with
-//! `-- growth` it compares a store that has grown with a fresh one. Absolute figures are
+//! `-- growth` it compares a store that has grown with a fresh one, with `-- instructions`
+//! it counts those of each operation. Absolute figures are
 //! the machine's; the ratios are what to compare. `settings` says what can be chosen.
 
 mod bare;
@@ -11,6 +12,7 @@ mod contention;
 mod dice;
 mod growth;
 mod in_process;
+mod instructions;
 mod load;
 mod matrix;
 mod operations;
@@ -34,6 +36,10 @@ use self::primitives::Primitives;
 use self::process::Machine;
 use self::report::{Line, pictures, table};
 use self::settings::Settings;
+
+/// The service's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The argument with which this program starts itself as the bare server.
 const BARE: &str = "--bare-server";
@@ -64,7 +70,15 @@ fn main() {
             let grown = growth::prepare(&settings, folder.path(), say);
             alone(growth::run(&settings, folder.path(), grown, say));
         }
-        _ => panic!("{arguments:?} is none of: nothing, soak, growth"),
+        [instructions::COUNTED, data_dir, name, times] => {
+            instructions::do_counted(data_dir, name, times);
+        }
+        ["instructions"] => {
+            if !instructions::run(say) {
+                std::process::exit(1);
+            }
+        }
+        _ => panic!("{arguments:?} is none of: nothing, soak, growth, instructions"),
     }
 }
 

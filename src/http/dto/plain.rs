@@ -12,6 +12,9 @@ use crate::domain::ids::{KeyId, ReceiptId};
 /// Room for the fields that every such answer has.
 const USUAL_LEN: usize = 256;
 
+/// Room for the headers that an answer gets on its way out.
+const USUAL_HEADERS: usize = 24;
+
 /// An object of which no text has anything to escape (RFC 8259 §7): base64, ids, and
 /// names of our own. Each field is written where it is named.
 pub(crate) struct PlainAnswer(Vec<u8>);
@@ -60,6 +63,8 @@ impl PlainAnswer {
         answer.0.push(b'}');
         let json = HeaderValue::from_static("application/json");
         let mut response = Body::from(answer.0).into_response();
+        // Once, and not as the layers add theirs.
+        response.headers_mut().reserve(USUAL_HEADERS);
         response.headers_mut().insert(header::CONTENT_TYPE, json);
         response
     }

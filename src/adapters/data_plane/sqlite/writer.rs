@@ -28,6 +28,13 @@ use crate::ports::ledger::EvidenceLedger;
 /// disk, few enough that nobody waits long for the others.
 const LARGEST_BATCH: usize = 512;
 
+/// From so many transactions in the last write on, the next one gathers more first.
+const MANY: usize = 4;
+
+/// How long it gathers them. A write has a cost of its own, about as much as that of
+/// ten receipts, and under load the processor is what everybody waits for.
+const GATHERING: Duration = Duration::from_micros(100);
+
 /// How often a checkpoint is kept for good, while receipts come: for those who
 /// later ask what the ledger was at some time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -56,6 +63,8 @@ pub(super) struct Writer {
     log_holds_secret: bool,
     /// When the emptying of the log is tried again after it was held up.
     log_due: Instant,
+    /// How many transactions shared the last write.
+    last_batch: usize,
     /// Held for as long as anything is written.
     _lock: File,
 }
@@ -82,6 +91,7 @@ impl Writer {
             // The last process may have died between an erasure and its checkpoint.
             log_holds_secret: true,
             log_due: Instant::now(),
+            last_batch: 0,
             _lock: lock,
         };
         writer.read_key_counts()?;
@@ -98,6 +108,10 @@ impl Writer {
         while let Ok(first) = jobs.recv() {
             let mut commits = Vec::new();
             let mut probes = Vec::new();
+            // Only where many wait: whoever comes alone waits for nobody.
+            if self.last_batch >= MANY {
+                std::thread::sleep(GATHERING);
+            }
             let waiting = jobs.try_iter().take(LARGEST_BATCH - 1);
             for job in std::iter::once(first).chain(waiting) {
                 match job {
@@ -129,6 +143,7 @@ impl Writer {
                     Job::Probe(answer) => probes.push(answer),
                 }
             }
+            self.last_batch = commits.len();
             self.commit(commits);
             // Last: a probe that is answered says that what came before is decided.
             for answer in probes {

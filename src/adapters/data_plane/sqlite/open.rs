@@ -201,15 +201,12 @@ fn connect(path: &Path, mode: OpenFlags, busy_timeout: Duration) -> rusqlite::Re
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     // temp_store: what a savepoint remembers must not reach a temporary file,
     // since it may be a sealed secret.
-    // wal_autocheckpoint: 16 MiB. Of pages that change with every commit only the last
-    // is moved to the database, so the rarer that is, the less there is to move.
     connection.execute_batch(
         "PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
          PRAGMA foreign_keys = ON;
          PRAGMA temp_store = MEMORY;
-         PRAGMA trusted_schema = OFF;
-         PRAGMA wal_autocheckpoint = 4000;",
+         PRAGMA trusted_schema = OFF;",
     )?;
     Ok(connection)
 }

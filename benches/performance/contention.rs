@@ -1,12 +1,11 @@
 //! Operations beside each other: what RSA takes from the light ones, and what a burst
 //! of key generations does to whoever waits for a key.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_local;
 
 use crate::load::connection::Request;
-use crate::load::open::{Arrivals, run_arrivals};
 use crate::load::{Workload, closed, connect};
 use crate::report::{Line, QUANTILES};
 use crate::requests::{KIBIBYTE, Key, TENANT, base64, generate};
@@ -16,15 +15,11 @@ use crate::settings::Settings;
 /// Connections of each operation.
 const CONNECTIONS: usize = 32;
 
-/// RSA keys at once, and how many a second on average.
+/// RSA keys that are asked for at once.
 const BURST: usize = 64;
-const BURST_RATE: f64 = 100.0;
 
-/// As many may wait in the service at once; the others wait here, which counts.
-const BURST_CONNECTIONS: usize = 128;
-
-/// How much longer than a line the bursts go on.
-const BURST_LINES: f64 = 10.0 / 3.0;
+/// How many bursts there are, each when the stock is full again.
+const BURSTS: usize = 3;
 
 /// Every line of them.
 pub(crate) async fn run(settings: &Settings, emit: &mut impl FnMut(Line)) {
@@ -44,8 +39,11 @@ pub(crate) async fn run(settings: &Settings, emit: &mut impl FnMut(Line)) {
         .await;
     }
     if settings.wants("generate RSA-2048 in bursts") {
-        let kms = Server::kms(None, &[]).await;
-        emit(bursts(&kms, settings.line.mul_f64(BURST_LINES)).await);
+        for stock in [0, BURST] {
+            let setting = ("KMS__HSM__SOFTWARE__RSA_STOCK", stock.to_string());
+            let kms = Server::kms(None, &[setting]).await;
+            emit(bursts(&kms, stock).await);
+        }
     }
 }
 
@@ -136,27 +134,45 @@ async fn beside(
     }
 }
 
-/// Bursts of RSA keys, in the open loop: whoever waits behind others is charged for it.
-async fn bursts(kms: &Server, lasting: Duration) -> Line {
-    let workload = Workload::new(vec![Request::post(
-        "/kms/v1/keys",
-        &generate(TENANT, "RSA-2048"),
-    )]);
-    let connections = connect(&kms.target, BURST_CONNECTIONS).await;
-    let before = kms.process().cpu();
-    let arrivals = Arrivals::bursts(BURST_RATE, BURST);
-    let (_, outcome) = run_arrivals(connections, &workload, arrivals, lasting).await;
-    let refused = match outcome.failed {
-        0 => String::new(),
-        failed => format!(", {failed} of {} refused", outcome.answered()),
-    };
+/// Bursts of RSA keys, all at once from as many connections.
+async fn bursts(kms: &Server, stock: usize) -> Line {
+    let request = Request::post("/kms/v1/keys", &generate(TENANT, "RSA-2048"));
+    let mut latencies = Vec::new();
+    let mut cpu_seconds = 0.0;
+    let mut lasted = Duration::ZERO;
+    for _ in 0..BURSTS {
+        while kms.stock().await < stock {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let connections = connect(&kms.target, BURST).await;
+        let (before, started) = (kms.process().cpu(), Instant::now());
+        let tasks: Vec<_> = connections
+            .into_iter()
+            .map(|mut connection| {
+                let request = request.clone();
+                spawn_local(async move {
+                    let status = connection.exchange(&request).await;
+                    assert_eq!(status, 201, "a key was not made");
+                    started.elapsed().as_secs_f64() * 1e3
+                })
+            })
+            .collect();
+        for task in tasks {
+            latencies.push(task.await.expect("no panic"));
+        }
+        lasted += started.elapsed();
+        cpu_seconds += kms.process().cpu_seconds_since(&before);
+    }
+    latencies.sort_by(f64::total_cmp);
+    let last = latencies.len() - 1;
+    let quantile = |quantile: f64| latencies[(quantile * last as f64).round() as usize];
     Line {
-        name: format!("generate RSA-2048 in bursts of {BURST}, {BURST_RATE} a second due{refused}"),
+        name: format!("generate RSA-2048 in bursts of {BURST}, {stock} in stock"),
         through: "HTTP".to_owned(),
-        at_once: BURST_CONNECTIONS,
-        per_second: outcome.per_second(),
-        latency_ms: Some(QUANTILES.map(|quantile| outcome.quantile_ms(quantile))),
-        cpu_us: kms.process().cpu_seconds_since(&before) * 1e6 / outcome.answered().max(1) as f64,
+        at_once: BURST,
+        per_second: latencies.len() as f64 / lasted.as_secs_f64(),
+        latency_ms: Some(QUANTILES.map(quantile)),
+        cpu_us: cpu_seconds * 1e6 / latencies.len() as f64,
         resident_mib: Some(kms.process().resident_mib()),
         ..Line::default()
     }

@@ -60,6 +60,8 @@ impl Server {
             .env("KMS__SERVER__OPS_LISTEN", "")
             .env("KMS__LIMITS__REQUESTS_PER_SECOND", "1000000")
             .env("KMS__LIMITS__BURST", "1000000")
+            // Pairs made beforehand would be paid for by whatever is measured meanwhile.
+            .env("KMS__HSM__SOFTWARE__RSA_STOCK", "0")
             .envs(pki.iter().flat_map(|pki| pki.settings()))
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .current_dir(data_dir);
@@ -149,20 +151,24 @@ impl Server {
 
     /// What the ledger's writer has done so far, as the metrics say.
     pub(crate) async fn writes(&self) -> Writes {
-        let mut connection = Connection::open(&self.target).await;
-        let request = Request::get("/kms/v1/metrics");
-        connection.exchange(&request).await;
-        let text = String::from_utf8_lossy(connection.body());
-        let number = |name: &str| -> f64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse().ok())
-                .unwrap_or(0.0)
-        };
+        let text = self.metrics().await;
+        let number = |name| metric(&text, name);
         Writes {
             receipts: number("kms_ledger_size "),
             writes: number("kms_ledger_commit_latency_ms_count "),
             milliseconds: number("kms_ledger_commit_latency_ms_sum "),
         }
+    }
+
+    /// How many RSA pairs are ready.
+    pub(crate) async fn stock(&self) -> usize {
+        metric(&self.metrics().await, "kms_rsa_stock ") as usize
+    }
+
+    async fn metrics(&self) -> String {
+        let mut connection = Connection::open(&self.target).await;
+        connection.exchange(&Request::get("/kms/v1/metrics")).await;
+        String::from_utf8_lossy(connection.body()).into_owned()
     }
 
     /// Ends it as an operator would, and waits for that.
@@ -196,6 +202,12 @@ impl Writes {
 }
 
 /// Nobody listens here, and the next one that asks is told another.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0.0)
+}
+
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")

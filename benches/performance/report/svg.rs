@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 960.0;
 const LABELS: f64 = 250.0;
+/// What the longest name needs beside that.
+const MARGIN: f64 = 40.0;
 const VALUES: f64 = 210.0;
 const BAR: f64 = 12.0;
 const GAP: f64 = 10.0;
@@ -128,15 +130,16 @@ fn whole(title: &str, series: &[&str], body: &str, height: f64) -> String {
         );
         x += 40.0 + 6.6 * name.chars().count() as f64;
     }
+    let whole = WIDTH + MARGIN;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-{MARGIN} 0 {whole} {height}\" width=\"{whole}\" height=\"{height}\">\n\
          <style>\n\
          .paper {{ fill: #ffffff }} text {{ fill: #1f2328; font: 13px sans-serif }}\n\
          .title {{ font-size: 16px; font-weight: bold }} .small {{ font-size: 11px }}\n\
          .grid {{ stroke: #8b949e; stroke-opacity: 0.4 }}\n\
          @media (prefers-color-scheme: dark) {{ .paper {{ fill: #0d1117 }} text {{ fill: #e6edf3 }} }}\n\
          </style>\n\
-         <rect class=\"paper\" width=\"{WIDTH}\" height=\"{height}\"/>\n\
+         <rect class=\"paper\" x=\"-{MARGIN}\" width=\"{whole}\" height=\"{height}\"/>\n\
          <text class=\"title\" x=\"16\" y=\"24\">{}</text>\n{legend}{body}</svg>\n",
         escaped(title),
     )

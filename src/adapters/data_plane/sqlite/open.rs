@@ -177,19 +177,12 @@ pub(super) fn existing_database(
     }
 }
 
-/// Memory for pages of a connection that writes, at most: receipts of many keys and
-/// tenants go to as many places in the indexes, and a page that is not here is read
-/// for each of them.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
-
 /// Another connection that writes, to a database that is open already.
 pub(super) fn writing_connection(
     path: &Path,
     busy_timeout: Duration,
 ) -> rusqlite::Result<Connection> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)?;
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-    Ok(connection)
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, busy_timeout)
 }
 
 /// A connection that only reads.

@@ -1,6 +1,7 @@
 //! The ledger's tables, and those of the release that knew no tree.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
@@ -8,9 +9,10 @@ use super::{Folder, one_receipt};
 use crate::adapters::data_plane::conformance::{
     begin, begin_with, receipt_in, scope, signed, signer, tree_over_leaves,
 };
+use crate::adapters::data_plane::sqlite::batch::{Batch, Refusal};
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, open};
 use crate::adapters::ledger::LedgerSigner;
-use crate::domain::ledger::LedgerFlaw;
+use crate::domain::ledger::{LedgerFlaw, Tree};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::receipt::tests::receipt;
 use crate::domain::time::Timestamp;
@@ -216,4 +218,26 @@ async fn a_foreign_receipt_is_missed_in_the_index() {
         ["SEARCH receipts USING INDEX receipts_by_id (receipt_id=? AND scope=?)"]
     );
     begin(&folder.open());
+}
+
+#[tokio::test]
+async fn a_scope_that_was_rolled_back_with_its_transaction_is_made_anew_by_the_next() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let connection = open::writing_connection(&folder.database(), Duration::ZERO);
+    let connection = connection.expect("a database of ours");
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("nobody writes");
+    let signer = signer();
+    let mut batch = Batch::new(&connection, &signer, Tree::new()).expect("prepared");
+    let receipts_of = |receipts| Transaction {
+        receipts,
+        ..Transaction::default()
+    };
+    let twice = receipt_in(&scope("new"));
+    let refused = batch.apply(&receipts_of(vec![twice.clone(), twice]));
+    assert!(matches!(refused, Err(Refusal::Malformed(_))), "{refused:?}");
+    let kept = batch.apply(&receipts_of(vec![receipt_in(&scope("new"))]));
+    assert!(kept.is_ok(), "{kept:?}");
 }

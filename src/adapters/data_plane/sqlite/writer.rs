@@ -108,7 +108,8 @@ impl Writer {
         while let Ok(first) = jobs.recv() {
             let mut commits = Vec::new();
             let mut probes = Vec::new();
-            // Only where many wait: whoever comes alone waits for nobody.
+            // Only behind a write that many shared: of those who come alone the first
+            // waits, and nobody after it.
             if self.last_batch >= MANY {
                 std::thread::sleep(GATHERING);
             }

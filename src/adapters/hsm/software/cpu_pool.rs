@@ -1,59 +1,59 @@
-//! Where long computations run: on the runtime's blocking threads, and never more
-//! of them at once than there are cores, since beyond that each only slows the
-//! others and everybody else. Knows nothing of keys.
+//! Where long computations run that callers wait for: on threads of their own behind
+//! the async workers, and never more of them at once than there are cores, since beyond
+//! that each only slows the others and everybody else. Knows nothing of keys.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::ports::hsm::{HsmError, HsmFault};
+use super::workers::{WorkerSettings, Workers};
+use crate::ports::hsm::HsmError;
+
+/// How far the threads step back. Of a core that an async worker never leaves they get a
+/// tenth, and async workers seldom do: so whoever asks for microseconds does not wait
+/// behind RSA signatures of 230 µs, and those get on all the same.
+const NICE: i32 = 10;
 
 /// A bound on the computations that run at once. The generation of RSA pairs, which
 /// takes a hundred times as long as a signature, is not among them.
 /// The pieces of batches wait for each other before they wait for a place, so that
 /// whoever comes with a single job has at most a place's worth of them before him.
 pub(super) struct CpuPool {
-    jobs: Arc<Semaphore>,
+    workers: Workers,
     pieces: Arc<Semaphore>,
 }
 
 impl CpuPool {
     /// A pool for a machine with so many cores.
     pub(super) fn new(cores: usize) -> Self {
+        // On a single core, too, a signature must not wait for a page of secrets
+        // that are sealed anew.
+        let at_once = cores.max(2);
+        let settings = WorkerSettings {
+            name: "kms-compute",
+            threads_at_most: at_once,
+            nice: NICE,
+        };
         Self {
-            // On a single core, too, a signature must not wait for a page of secrets
-            // that are sealed anew.
-            jobs: Arc::new(Semaphore::new(cores.max(2))),
-            pieces: Arc::new(Semaphore::new(cores.max(2))),
+            workers: Workers::new(settings, Box::new(|| None)),
+            pieces: Arc::new(Semaphore::new(at_once)),
         }
     }
 
-    /// Runs a job as soon as there is room. Dropping the future before that
-    /// withdraws the job; after that the job runs to its end, and holds its place
-    /// until then.
+    /// Runs a job as soon as there is room, as [`Workers::run`] does.
     ///
     /// # Errors
-    /// [`HsmError::Unavailable`] when the runtime shuts down;
-    /// [`HsmFault::Refused`] when the job panics.
+    /// As for [`Workers::run`].
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HsmError> {
-        let place = Arc::clone(&self.jobs)
-            .acquire_owned()
-            .await
-            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
-        let running = tokio::task::spawn_blocking(move || {
-            // The place belongs to the job and not to whoever waits for it: else
-            // a caller who goes away would let one job too many in.
-            let _place = place;
-            job()
-        });
-        running.await.map_err(|failure| match failure.is_panic() {
-            // The panic's own text stays here; the panic hook has reported it.
-            true => HsmError::Fault(HsmFault::Refused),
-            false => HsmError::Unavailable(failure.into()),
-        })
+        self.workers.run(job).await
+    }
+
+    /// Takes no more jobs, and waits for the end of those that have begun.
+    pub(super) async fn stop(&self) {
+        self.workers.stop().await;
     }
 
     /// Runs a piece of a batch, as [`CpuPool::run`] does, while at most as many
@@ -96,24 +96,6 @@ pub(super) mod tests {
             let _ = released.recv();
         };
         (job, has_started, release)
-    }
-
-    #[tokio::test]
-    async fn a_job_whose_caller_went_away_keeps_its_place_until_it_ends() {
-        let pool = Arc::new(CpuPool::new(2));
-        let (job, has_started, release) = held();
-        let caller = tokio::spawn({
-            let pool = Arc::clone(&pool);
-            async move { pool.run(job).await }
-        });
-        has_started.await.expect("it runs");
-        caller.abort();
-        assert!(caller.await.is_err_and(|error| error.is_cancelled()));
-        assert_eq!(pool.jobs.available_permits(), 1);
-
-        release.send(()).expect("it waits");
-        // It comes back, which is only known by taking all there are.
-        let _all = pool.jobs.acquire_many(2).await.expect("open");
     }
 
     #[tokio::test]
@@ -174,14 +156,11 @@ pub(super) mod tests {
         assert!(second.await.is_ok() && third.await.is_ok());
     }
 
+    #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_panic_is_a_fault_and_gives_its_place_back() {
-        let pool = CpuPool::new(2);
-        for _ in 0..3 {
-            let outcome = pool.run(|| panic!("for this test")).await;
-            let outcome: Result<(), HsmError> = outcome;
-            assert!(matches!(outcome, Err(HsmError::Fault(HsmFault::Refused))));
-        }
-        assert_eq!(pool.jobs.available_permits(), 2);
+    async fn the_async_workers_come_first() {
+        let nice = || rustix::process::getpriority_process(None).expect("is known");
+        let of_job = CpuPool::new(2).run(nice).await.expect("runs");
+        assert_eq!(of_job, (nice() + NICE).min(19));
     }
 }

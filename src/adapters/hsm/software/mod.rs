@@ -10,7 +10,6 @@ mod aead;
 mod cpu_pool;
 mod derivation;
 mod engine;
-mod generation;
 pub mod kek;
 mod pairs;
 mod place;
@@ -18,6 +17,7 @@ pub mod ring;
 pub mod seal;
 mod stock;
 mod vault;
+mod workers;
 
 use std::sync::Arc;
 
@@ -119,10 +119,11 @@ impl SoftwareHsm {
         self.pairs.end_stock();
     }
 
-    /// Drops what is in stock, makes no more RSA pairs, and waits for the end of those
-    /// that were begun, at most a few hundred milliseconds.
+    /// Drops what is in stock, begins no more long computations, and waits for the end of
+    /// those that were begun, at most a few hundred milliseconds.
     pub async fn stop(&self) {
         self.pairs.stop().await;
+        self.pool.stop().await;
     }
 
     /// From now on this key-encryption key seals; those that were in use go on
@@ -148,7 +149,7 @@ impl SoftwareHsm {
     /// `None` for one that is sealed so already; or why it cannot be.
     ///
     /// # Errors
-    /// [`HsmError::Unavailable`] when the runtime shuts down.
+    /// [`HsmError::Unavailable`] when the service stops.
     pub async fn reseal(
         &self,
         sealed: Vec<(SecretBinding, KeyHandle)>,

@@ -5,18 +5,29 @@ use std::sync::Arc;
 
 use super::SoftwareHsmSettings;
 use super::cpu_pool::CpuPool;
-use super::generation::{GenerationPool, SpareJob};
 use super::seal::SecretBinding;
 use super::stock::{SealedPair, Stock};
 use super::vault::Vault;
+use super::workers::{SpareJob, WorkerSettings, Workers};
 use crate::ports::hsm::{GeneratedKey, HsmError, HsmFault};
 use crate::telemetry::metrics::Metrics;
+
+/// Half of the cores at most, for a generation takes a hundred times as long as a
+/// signature, and behind every other thread of the process: a quarter of a core that
+/// signatures want too, and a thirtieth of one that async workers never leave.
+fn generation(cores: usize) -> WorkerSettings {
+    WorkerSettings {
+        name: "kms-generation",
+        threads_at_most: (cores / 2).max(1),
+        nice: 15,
+    }
+}
 
 /// RSA pairs, those in stock and those to be made.
 pub(super) struct RsaPairs {
     vault: Arc<Vault>,
     stock: Arc<Stock>,
-    generations: GenerationPool,
+    generations: Workers,
 }
 
 impl RsaPairs {
@@ -31,7 +42,7 @@ impl RsaPairs {
         Self {
             vault,
             stock,
-            generations: GenerationPool::new(settings.cores, spare),
+            generations: Workers::new(generation(settings.cores), spare),
         }
     }
 
@@ -66,7 +77,7 @@ impl RsaPairs {
     /// Makes an RSA key, of a pair in stock where there is one.
     ///
     /// # Errors
-    /// As for [`GenerationPool::run`]; [`HsmError::Fault`] when the pair does not open
+    /// As for [`Workers::run`]; [`HsmError::Fault`] when the pair does not open
     /// or does not prove itself.
     pub(super) async fn make_key(
         &self,
@@ -121,6 +132,13 @@ mod tests {
     use super::*;
     use crate::domain::algorithm::KeyType;
     use crate::domain::key::tests::active_key;
+
+    #[test]
+    fn at_most_half_of_the_cores_generate() {
+        for (cores, threads) in [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4)] {
+            assert_eq!(generation(cores).threads_at_most, threads);
+        }
+    }
 
     /// How long anything may take that a test waits for.
     const DEADLINE: Duration = Duration::from_secs(60);

@@ -7,9 +7,19 @@ use super::*;
 /// How long anything may take that a test waits for.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A pool with nothing to do but what callers want, on so many threads.
-fn pool(threads: usize) -> Arc<GenerationPool> {
-    Arc::new(GenerationPool::new(2 * threads, Box::new(|| None)))
+const NICE: i32 = 7;
+
+fn settings(threads_at_most: usize) -> WorkerSettings {
+    WorkerSettings {
+        name: "kms-test",
+        threads_at_most,
+        nice: NICE,
+    }
+}
+
+/// Threads with nothing to do but what callers want, at most so many.
+fn pool(threads: usize) -> Arc<Workers> {
+    Arc::new(Workers::new(settings(threads), Box::new(|| None)))
 }
 
 /// Lets a caller come, and not wait for the answer yet.
@@ -77,12 +87,7 @@ async fn a_job_whose_caller_went_away_holds_its_thread_until_it_ends() {
 }
 
 #[tokio::test]
-async fn at_most_half_of_the_cores_generate() {
-    for (cores, threads) in [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4)] {
-        let pool = GenerationPool::new(cores, Box::new(|| None));
-        assert_eq!(pool.threads_at_most, threads);
-    }
-
+async fn no_more_threads_work_than_may() {
     let pool = pool(2);
     assert!(pool.shared.lock().threads.is_empty(), "nobody has come");
     let (first, first_started, first_release) = held();
@@ -120,7 +125,7 @@ async fn callers_come_before_what_is_spare_and_in_their_order() {
             }))
         })
     };
-    let pool = GenerationPool::new(2, spare);
+    let pool = Workers::new(settings(1), spare);
     let (held, has_started, release) = held();
     let mut running = Box::pin(pool.run(held));
     comes(&mut running).await;
@@ -158,7 +163,7 @@ async fn what_is_spare_rests_after_it_failed_and_callers_do_not() {
             }))
         })
     };
-    let pool = GenerationPool::new(2, spare);
+    let pool = Workers::new(settings(1), spare);
     for failures in [1, 2] {
         pool.begin_spare();
         wait_until("the rest", || {
@@ -220,6 +225,6 @@ async fn a_pool_that_is_dropped_ends_its_threads() {
 #[tokio::test]
 async fn the_kernel_prefers_every_other_thread() {
     let nice = || rustix::process::getpriority_process(None).expect("is known");
-    let of_generation = pool(1).run(nice).await.expect("runs");
-    assert_eq!(of_generation, (nice() + NICE).min(19));
+    let of_worker = pool(1).run(nice).await.expect("runs");
+    assert_eq!(of_worker, (nice() + NICE).min(19));
 }

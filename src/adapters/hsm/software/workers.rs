@@ -1,7 +1,7 @@
-//! Where key pairs are generated that take long: on a few threads of their own, which
-//! the kernel puts behind every other one of the process, so that nobody who signs
-//! waits for them. What callers wait for comes first, in the order in which they
-//! asked; while nobody waits, the threads do what is spare. Knows nothing of keys.
+//! Threads for what takes long, at a priority below that of the async workers: the
+//! kernel takes the core from them for whoever needs it for microseconds only. What
+//! callers wait for comes first, in the order in which they asked; while nobody waits,
+//! the threads do what is spare. Knows nothing of keys.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +12,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::ports::hsm::{HsmError, HsmFault};
-
-/// How far the threads step back. A thread at this nice value gets about a tenth of a
-/// core from one that is never idle (sched(7)), so it is slowed and not starved.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
 
 /// How long what is spare rests after it failed, which it would at once again.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -30,11 +25,22 @@ pub(super) type SpareJob = Box<dyn FnOnce() -> Result<(), HsmFault> + Send>;
 /// callers take, so it answers at once.
 pub(super) type Spare = Box<dyn Fn() -> Option<SpareJob> + Send + Sync>;
 
-/// Threads that generate key pairs, at most half as many as there are cores. They are
-/// started when there is something to do.
-pub(super) struct GenerationPool {
+/// What the threads are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WorkerSettings {
+    pub(super) name: &'static str,
+    pub(super) threads_at_most: usize,
+    /// How far they step back: what is added to the nice value (nice(2)), where each
+    /// step is a quarter more or less of a core that two want (sched(7)). So at a
+    /// positive value they are slowed, and never starved.
+    pub(super) nice: i32,
+}
+
+/// A line of jobs, and the threads that do them. They are started when there is
+/// something to do.
+pub(super) struct Workers {
     shared: Arc<Shared>,
-    threads_at_most: usize,
+    settings: WorkerSettings,
 }
 
 struct Shared {
@@ -60,16 +66,16 @@ enum Task {
     Spare(SpareJob),
 }
 
-impl GenerationPool {
-    /// A pool for a machine with so many cores.
-    pub(super) fn new(cores: usize, spare: Spare) -> Self {
+impl Workers {
+    /// Threads of this kind, none of which is started yet.
+    pub(super) fn new(settings: WorkerSettings, spare: Spare) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 changed: Condvar::new(),
                 spare,
             }),
-            threads_at_most: (cores / 2).max(1),
+            settings,
         }
     }
 
@@ -77,8 +83,8 @@ impl GenerationPool {
     /// the job; after that the job runs to its end, and holds its thread until then.
     ///
     /// # Errors
-    /// [`HsmError::Unavailable`] when the pool is stopped, or has no thread and gets
-    /// none; [`HsmFault::Refused`] when the job panics.
+    /// [`HsmError::Unavailable`] when the threads are stopped, or there is none and none
+    /// can be started; [`HsmFault::Refused`] when the job panics.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -143,7 +149,8 @@ impl GenerationPool {
             return Err(stopped());
         }
         // Threads that were woken and have not come yet still count as idle.
-        if state.idle <= state.waiting.len() && state.threads.len() < self.threads_at_most {
+        if state.idle <= state.waiting.len() && state.threads.len() < self.settings.threads_at_most
+        {
             match self.start_thread(&mut state) {
                 Err(fault) if state.threads.is_empty() => {
                     return Err(HsmError::Unavailable(fault.into()));
@@ -164,11 +171,11 @@ impl GenerationPool {
     }
 
     fn start_thread(&self, state: &mut State) -> std::io::Result<()> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, settings) = (Arc::clone(&self.shared), self.settings);
         let thread = thread::Builder::new()
-            .name("kms-generation".to_owned())
+            .name(settings.name.to_owned())
             .spawn(move || {
-                step_back();
+                step_back(settings);
                 shared.work();
             })?;
         state.threads.push(thread);
@@ -176,23 +183,23 @@ impl GenerationPool {
     }
 }
 
-impl Drop for GenerationPool {
+impl Drop for Workers {
     fn drop(&mut self) {
-        // Whoever drops this may be an async thread, which must not wait for a pair.
+        // Whoever drops this may be an async thread, which must not wait for a job.
         self.begin_to_stop();
     }
 }
 
 fn stopped() -> HsmError {
-    HsmError::Unavailable("key pairs are no longer generated: the service stops".into())
+    HsmError::Unavailable("the service stops and begins no more long computations".into())
 }
 
 /// Lets the kernel prefer the other threads of this process to the one that calls.
-fn step_back() {
+fn step_back(settings: WorkerSettings) {
     // On Linux a nice value is a thread's (nice(2), "C library/kernel differences").
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "key pairs are generated at the priority of everything else");
+    if let Err(error) = rustix::process::nice(settings.nice) {
+        tracing::debug!(%error, thread = settings.name, "runs at the priority of everything else");
     }
 }
 
@@ -217,7 +224,9 @@ impl Shared {
                 Task::Spare(job) => {
                     let outcome = catch_unwind(AssertUnwindSafe(job));
                     if !matches!(outcome, Ok(Ok(()))) {
-                        tracing::warn!("a key pair that nobody waits for was not generated");
+                        tracing::warn!(
+                            "something that nobody waits for failed, and is tried again later"
+                        );
                         let until = Instant::now() + REST_AFTER_FAILURE;
                         self.lock().spare_rests_until = Some(until);
                     }

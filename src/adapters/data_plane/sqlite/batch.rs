@@ -2,19 +2,23 @@
 //! their conditions, writes their changes and receipts, and says what a commit
 //! would change in memory. Commits nothing itself.
 
+mod keys;
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::fault::StoreFault;
-use super::ledger::rows::{self, ReceiptAppender};
-use super::rows::{INSERT_KEY, UPDATE_KEY, counted, key_values, parsed, stored};
-use super::{anchors, grants, upkeep};
+use super::ledger::appender::{ReceiptAppender, in_statements};
+use super::ledger::rows;
+use super::rows::{counted, stored};
+use super::{anchors, grants};
 use crate::adapters::data_plane::spent_grants::forgettable_before;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyAlias, KeyId};
-use crate::domain::key::{KeyRecord, KeyState, StoredKey};
+use crate::domain::key::KeyState;
 use crate::domain::ledger::{CompleteTile, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
@@ -93,29 +97,59 @@ impl<'a> Batch<'a> {
         connection: &'a Connection,
         signer: &'a dyn EvidenceLedger,
         tree: Tree,
-    ) -> rusqlite::Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             connection,
             signer,
             size_before: tree.size(),
             tree,
-            receipts: ReceiptAppender::new(connection)?,
+            receipts: ReceiptAppender::new(connection),
             complete_tiles: Vec::new(),
             versions: HashMap::new(),
             usage: HashMap::new(),
             keys: Vec::new(),
-        })
+        }
     }
 
-    /// Applies a transaction, wholly or not at all.
-    pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+    /// Whether a transaction is one receipt, perhaps with the use of a key, so that it
+    /// can be applied together with others.
+    pub(super) fn is_plain(transaction: &Transaction) -> bool {
+        transaction.changes.is_empty() && transaction.receipts.len() == 1
+    }
+
+    /// Holds the use of a transaction to the version of its key.
+    pub(super) fn check(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
         if let Some(key_use) = &transaction.key_use
             && self.version(key_use.key_id)? != Some(key_use.version)
         {
             return Err(Refusal::Conflict(Conflict::KeyChanged));
         }
+        Ok(())
+    }
+
+    /// Applies as many checked plain transactions as one statement takes: all of them
+    /// or none. Most of what a write costs the processor is in the insertion of receipts,
+    /// and half of that is the same for one and for many.
+    pub(super) fn apply_together(&mut self, transactions: &[&Transaction]) -> Result<(), Refusal> {
+        debug_assert!(transactions.iter().all(|one| Self::is_plain(one)));
+        let receipts = transactions.iter().flat_map(|one| &one.receipts);
+        let receipts = receipts
+            .map(|receipt| self.signed_now(receipt))
+            .collect::<Result<Vec<_>, _>>()?;
+        let appended = self.receipts.append(self.tree.size(), &receipts);
+        appended.map_err(|error| self.refusal(error))?;
+        for (transaction, receipt) in transactions.iter().zip(&receipts) {
+            let leaf = TreeHash::of_leaf(&receipt.leaf);
+            self.take_over(transaction, Vec::new(), vec![leaf]);
+        }
+        Ok(())
+    }
+
+    /// Applies a transaction, wholly or not at all.
+    pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
+        self.check(transaction)?;
         // One statement undoes itself; a savepoint is for more than one.
-        let guarded = !transaction.changes.is_empty() || transaction.receipts.len() != 1;
+        let guarded = !Self::is_plain(transaction);
         if guarded {
             self.run("SAVEPOINT one_transaction")?;
         }
@@ -127,9 +161,8 @@ impl<'a> Batch<'a> {
                 self.take_over(transaction, changes, leaves);
                 Ok(())
             }
-            // A constraint that rolls everything back costs the whole batch.
             Err(Refusal::Malformed(error)) if self.connection.is_autocommit() => {
-                Err(Refusal::Failed(error.into()))
+                Err(self.refusal(error))
             }
             Err(refusal) => {
                 self.receipts.forget();
@@ -225,8 +258,12 @@ impl<'a> Batch<'a> {
             grants::forget_before(self.connection, end)?;
         }
         let mut leaves = Vec::with_capacity(transaction.receipts.len());
-        for (leaf_index, receipt) in (self.tree.size()..).zip(&transaction.receipts) {
-            leaves.push(self.append_receipt(leaf_index, receipt)?);
+        for receipts in in_statements(&transaction.receipts) {
+            let receipts = receipts.iter().map(|receipt| self.signed_now(receipt));
+            let receipts = receipts.collect::<Result<Vec<_>, _>>()?;
+            let leaf_index = self.tree.size() + leaves.len() as u64;
+            self.receipts.append(leaf_index, &receipts)?;
+            leaves.extend(receipts.iter().map(|one| TreeHash::of_leaf(&one.leaf)));
         }
         Ok((changes, leaves))
     }
@@ -267,113 +304,29 @@ impl<'a> Batch<'a> {
         Ok(version)
     }
 
-    fn insert_key(&self, key: &StoredKey) -> Result<KeyChange, Refusal> {
-        let record = &key.record;
-        let exists = self
-            .connection
-            .prepare_cached("SELECT 1 FROM keys WHERE key_id = ?1")?
-            .exists([record.key_id.as_bytes()])?;
-        if exists {
-            return Err(Refusal::Conflict(Conflict::KeyChanged));
+    /// A receipt, signed by the key that signs now: one that was signed just before a
+    /// new key took over is signed again.
+    fn signed_now<'r>(
+        &self,
+        receipt: &'r SignedReceipt,
+    ) -> Result<Cow<'r, SignedReceipt>, Refusal> {
+        if self.signer.is_current(receipt) {
+            return Ok(Cow::Borrowed(receipt));
         }
-        self.require_free_alias(record)?;
-        if record.backend.keeps_keys() {
-            let announced = upkeep::fulfil_intent(self.connection, record.key_id)?;
-            require(announced, Conflict::GivenUp)?;
-        }
-        let slot = self
-            .connection
-            .prepare_cached(INSERT_KEY)?
-            .insert(params_from_iter(key_values(record)?))?;
-        if let Some(handle) = &key.handle
-            && !record.is_erased()
-        {
-            self.connection
-                .prepare_cached("INSERT INTO key_handles (slot, handle) VALUES (?1, ?2)")?
-                .execute(params![slot, handle.as_bytes()])?;
-        }
-        Ok(KeyChange::of(record, None, None))
+        let signed_again = self
+            .signer
+            .sign_again(receipt)
+            .map_err(|error| Refusal::Failed(StoreFault::Unsigned(Arc::new(error))))?;
+        Ok(Cow::Owned(signed_again))
     }
 
-    fn update_key(&self, record: &KeyRecord) -> Result<KeyChange, Refusal> {
-        let changed = Refusal::Conflict(Conflict::KeyChanged);
-        let Some(version_before) = record.version.checked_sub(1) else {
-            return Err(changed);
-        };
-        let before = self
-            .connection
-            .prepare_cached(
-                "SELECT key_state, key_alias FROM keys WHERE key_id = ?1 AND version = ?2",
-            )?
-            .query_row(
-                params![record.key_id.as_bytes(), stored(version_before)?],
-                |row| {
-                    let alias = match row.get_ref(1)?.as_str_or_null()? {
-                        Some(_) => Some(parsed(row, 1)?),
-                        None => None,
-                    };
-                    Ok((parsed(row, 0)?, alias))
-                },
-            )
-            .optional()?;
-        let Some((state_before, alias_before)) = before else {
-            return Err(changed);
-        };
-        self.require_free_alias(record)?;
-        let rows = self
-            .connection
-            .prepare_cached(UPDATE_KEY)?
-            .execute(params_from_iter(key_values(record)?))?;
-        if rows == 0 {
-            return Err(changed);
+    /// What an error means for the batch: a constraint that rolls everything back costs
+    /// all of it.
+    fn refusal(&self, error: rusqlite::Error) -> Refusal {
+        match self.connection.is_autocommit() {
+            true => Refusal::Failed(error.into()),
+            false => error.into(),
         }
-        Ok(KeyChange::of(record, Some(state_before), alias_before))
-    }
-
-    fn require_free_alias(&self, record: &KeyRecord) -> Result<(), Refusal> {
-        let (KeyState::Active, Some(alias)) = (record.key_state, &record.key_alias) else {
-            return Ok(());
-        };
-        let scope = &record.scope;
-        let taken = self
-            .connection
-            .prepare_cached(
-                "SELECT 1 FROM keys INDEXED BY active_alias WHERE tenant_id = ?1 \
-                 AND environment = ?2 AND plane = ?3 AND key_alias = ?4 \
-                 AND key_state = 'active' AND key_id <> ?5",
-            )?
-            .exists(params![
-                scope.tenant_id.as_str(),
-                scope.environment.as_str(),
-                scope.plane.as_str(),
-                alias.as_str(),
-                record.key_id.as_bytes()
-            ])?;
-        if taken {
-            return Err(Refusal::Conflict(Conflict::AliasTaken));
-        }
-        Ok(())
-    }
-
-    /// Appends a receipt, signed by the key that signs now: one that was signed just
-    /// before a new key took over is signed again.
-    fn append_receipt(
-        &mut self,
-        leaf_index: u64,
-        receipt: &SignedReceipt,
-    ) -> Result<TreeHash, Refusal> {
-        let signed_again;
-        let receipt = if self.signer.is_current(receipt) {
-            receipt
-        } else {
-            signed_again = self
-                .signer
-                .sign_again(receipt)
-                .map_err(|error| Refusal::Failed(StoreFault::Unsigned(Arc::new(error))))?;
-            &signed_again
-        };
-        self.receipts.append(leaf_index, receipt)?;
-        Ok(TreeHash::of_leaf(&receipt.leaf))
     }
 
     fn run(&self, statement: &str) -> rusqlite::Result<()> {
@@ -387,20 +340,5 @@ fn require(holds: bool, conflict: Conflict) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::Conflict(conflict))
-    }
-}
-
-impl KeyChange {
-    fn of(record: &KeyRecord, before: Option<KeyState>, alias_before: Option<KeyAlias>) -> Self {
-        Self {
-            scope: record.scope.clone(),
-            key_id: record.key_id,
-            aliases: [alias_before, record.key_alias.clone()],
-            key_type: record.key_type,
-            version: record.version,
-            before,
-            after: record.key_state,
-            erases: record.is_erased(),
-        }
     }
 }

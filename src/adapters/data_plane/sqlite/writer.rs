@@ -2,6 +2,7 @@
 //! commits all of it at once, and answers only then. What is kept in memory
 //! changes after a commit and before its answers.
 
+mod applying;
 mod handles;
 mod ledger;
 mod upkeep;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::batch::{Batch, Effects, Refusal};
+use super::batch::{Batch, Effects};
 use super::fault::StoreFault;
 use super::open;
 use super::queue::{CommitJob, Job};
@@ -246,25 +247,8 @@ impl Writer {
             self.settle_doubt(&*signer)?;
         }
         let tree = self.in_memory.ledger_head.load().tree.clone();
-        let mut batch = Batch::new(&self.connection, &*signer, tree)?;
-        for job in jobs {
-            // Whoever has given up gets nothing done, and the use is given back.
-            if job.answer.is_closed() {
-                continue;
-            }
-            match batch.apply(&job.transaction) {
-                Ok(()) => kept.push(job),
-                Err(Refusal::Conflict(conflict)) => refused.push((job, conflict.into())),
-                Err(Refusal::Malformed(error)) => {
-                    tracing::error!(%error, "a transaction breaks a constraint of the store");
-                    refused.push((job, unavailable(error).into()));
-                }
-                Err(Refusal::Failed(error)) => {
-                    kept.push(job);
-                    return Err(error);
-                }
-            }
-        }
+        let mut batch = Batch::new(&self.connection, &*signer, tree);
+        applying::apply(&mut batch, jobs, kept, refused)?;
         let now = Instant::now();
         let keep_checkpoint = now >= self.checkpoint_due;
         let effects = batch.finish(keep_checkpoint)?;

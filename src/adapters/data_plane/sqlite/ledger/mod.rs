@@ -1,6 +1,7 @@
 //! The ledger in tables: receipts, the tiles of the tree over them, checkpoints and
 //! the public keys that signed.
 
+pub(super) mod appender;
 pub(super) mod archives;
 pub(super) mod begin;
 pub(super) mod copy;

@@ -1,72 +1,12 @@
 //! The statements behind the ledger's tables, one function each. They decide
 //! nothing, and commit nothing.
 
-use std::collections::HashMap;
-
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::adapters::data_plane::sqlite::rows::{counted, stored};
 use crate::domain::ledger::{CompleteTile, LedgerFlaw, TILE_WIDTH, TileId, Tree, TreeHash};
-use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::ports::ledger_store::LedgerKey;
-
-/// Appends receipts, of one batch and inside its transaction: what is looked up
-/// once is not looked up again.
-pub(in super::super) struct ReceiptAppender<'a> {
-    connection: &'a Connection,
-    insert: CachedStatement<'a>,
-    scopes: HashMap<Scope, i64>,
-}
-
-impl<'a> ReceiptAppender<'a> {
-    /// An appender that has looked nothing up.
-    pub(in super::super) fn new(connection: &'a Connection) -> rusqlite::Result<Self> {
-        let insert = connection.prepare_cached(
-            "INSERT INTO receipts (seq, receipt_id, scope, ts, operation, key_id, leaf) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?;
-        Ok(Self {
-            connection,
-            insert,
-            scopes: HashMap::new(),
-        })
-    }
-
-    /// Appends a receipt at its place.
-    pub(in super::super) fn append(
-        &mut self,
-        leaf_index: u64,
-        receipt: &SignedReceipt,
-    ) -> rusqlite::Result<()> {
-        let scope = self.scope_number(&receipt.scope)?;
-        self.insert.execute(params![
-            stored(leaf_index)?,
-            receipt.receipt_id.as_bytes(),
-            scope,
-            receipt.ts.microseconds(),
-            receipt.operation.as_str(),
-            receipt.key_id,
-            receipt.leaf
-        ])?;
-        Ok(())
-    }
-
-    /// Forgets what was looked up: something of the transaction was rolled back, and
-    /// the number of a scope with it where the scope was new.
-    pub(in super::super) fn forget(&mut self) {
-        self.scopes.clear();
-    }
-
-    fn scope_number(&mut self, scope: &Scope) -> rusqlite::Result<i64> {
-        if let Some(number) = self.scopes.get(scope) {
-            return Ok(*number);
-        }
-        let number = scope_number(self.connection, scope)?;
-        self.scopes.insert(scope.clone(), number);
-        Ok(number)
-    }
-}
 
 /// The number of a scope, where a receipt was ever kept in it.
 pub(super) fn find_scope(connection: &Connection, scope: &Scope) -> rusqlite::Result<Option<i64>> {
@@ -85,7 +25,8 @@ pub(super) fn find_scope(connection: &Connection, scope: &Scope) -> rusqlite::Re
         .optional()
 }
 
-fn scope_number(connection: &Connection, scope: &Scope) -> rusqlite::Result<i64> {
+/// The number of a scope, which gets one if it has none.
+pub(super) fn scope_number(connection: &Connection, scope: &Scope) -> rusqlite::Result<i64> {
     if let Some(number) = find_scope(connection, scope)? {
         return Ok(number);
     }

@@ -74,6 +74,37 @@ async fn commits_at_once_share_one_write() {
 }
 
 #[tokio::test]
+async fn a_receipt_that_breaks_a_constraint_takes_none_of_those_along_that_share_its_statement() {
+    let folder = Folder::new();
+    let (store, gate) = folder.open_gated(SqliteOptions::default());
+    let occupied = gate.occupy(&store);
+    let (twice, mut large) = (one_receipt(), one_receipt());
+    large.receipts[0].leaf = vec![b'x'; 65_536];
+    let again = Transaction {
+        receipts: twice.receipts.clone(),
+        ..Transaction::default()
+    };
+    let mut good = vec![occupied, enqueue(&store, twice)];
+    good.extend((0..20).map(|_| enqueue(&store, one_receipt())));
+    let bad = [large, again].map(|transaction| enqueue(&store, transaction));
+    good.extend((0..20).map(|_| enqueue(&store, one_receipt())));
+    gate.release();
+    for kept in good {
+        kept.await.expect("it breaks nothing");
+    }
+    for refused in bad {
+        assert!(is_unavailable(&refused.await));
+    }
+    assert_eq!(
+        gate.largest_commit(),
+        41,
+        "one write, less what was refused"
+    );
+    assert_eq!(store.ledger_size(), 42);
+    assert_eq!(store.ledger_head().tree, tree_over_leaves(&store).await);
+}
+
+#[tokio::test]
 async fn conditions_hold_within_one_batch_too() {
     let folder = Folder::new();
     let (store, gate) = folder.open_gated(SqliteOptions::default());

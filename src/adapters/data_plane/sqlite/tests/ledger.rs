@@ -230,7 +230,7 @@ async fn a_scope_that_was_rolled_back_with_its_transaction_is_made_anew_by_the_n
         .execute_batch("BEGIN IMMEDIATE")
         .expect("nobody writes");
     let signer = signer();
-    let mut batch = Batch::new(&connection, &signer, Tree::new()).expect("prepared");
+    let mut batch = Batch::new(&connection, &signer, Tree::new());
     let receipts_of = |receipts| Transaction {
         receipts,
         ..Transaction::default()

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::SystemTime;
@@ -5,6 +6,7 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 use super::*;
+use crate::adapters::data_plane::sqlite::ledger::appender::ReceiptAppender;
 use crate::adapters::data_plane::sqlite::open::{lock, writable_database};
 use crate::domain::ids::ReceiptId;
 use crate::domain::ledger::{CompleteTile, TILE_WIDTH};
@@ -20,8 +22,9 @@ fn append(connection: &Connection, places: std::ops::Range<u64>) {
             leaf: leaf(place),
             ..template.clone()
         };
-        let mut receipts = rows::ReceiptAppender::new(connection).expect("prepared");
-        receipts.append(place, &receipt).expect("appended");
+        let mut receipts = ReceiptAppender::new(connection);
+        let receipt = Cow::Owned(receipt);
+        receipts.append(place, &[receipt]).expect("appended");
     }
 }
 

@@ -20,6 +20,7 @@ mod crash;
 mod disk_faults;
 mod disk_full;
 mod disk_start;
+mod documentation;
 mod durability;
 mod encryption;
 mod errors;

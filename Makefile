@@ -7,15 +7,18 @@ test: tools lint unit docs release instructions
 
 # What the tests speak to the service with, as an outsider would, and the token that
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
-# And what counts instructions.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind
+# What counts instructions. And what watches the service: Prometheus, whose package
+# starts nothing here, since policy-rc.d says no while it is installed.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus
+POLICY = /usr/sbin/policy-rc.d
 tools:
 	@for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || { missing=$$program; break; }; \
 	done; \
 	test -e /usr/lib/$$(uname -m)-linux-gnu/pkcs11/p11-kit-client.so || missing=p11-kit-client.so; \
 	test -z "$$missing" || { \
+	  test -e $(POLICY) || { printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); trap 'rm -f $(POLICY)' EXIT; }; \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PACKAGES); \
 	}
 

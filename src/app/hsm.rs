@@ -98,6 +98,7 @@ async fn software_hsm(
         },
         ..SoftwareHsmSettings::default()
     };
+    ground.metrics.set_rsa_stock_target(settings.rsa_stock);
     let hsm = Arc::new(SoftwareHsm::with_ring(keks.ring, settings));
     let deadline = ground.config.server.request_timeout.as_duration();
     let ports = KekKeeperPorts {

@@ -3,6 +3,7 @@
 
 mod anchors;
 mod background;
+mod disk_space;
 mod hsm;
 mod identities;
 pub(crate) mod kek;
@@ -32,6 +33,7 @@ use self::anchors::AnchorsInForce;
 use self::background::{
     Phase, keep_keks, keep_reconciled, keep_scheduled, keep_written_down, reached, spawn_prober,
 };
+use self::disk_space::DiskSpaceWatch;
 use self::hsm::Ground;
 use self::identities::identities;
 use self::kek::{KekFiles, KekKeeper};
@@ -71,6 +73,7 @@ pub struct App {
     known_checkpoint: Option<Arc<KnownCheckpoint>>,
     kek_keeper: Option<KekKeeper>,
     software_hsm: Option<Arc<SoftwareHsm>>,
+    _disk_space: DiskSpaceWatch,
 }
 
 impl App {
@@ -149,6 +152,7 @@ impl App {
             Some(address) => Some(listen("server.ops_listen", address).await?),
             None => None,
         };
+        let disk_space = DiskSpaceWatch::begin(config, Arc::clone(&metrics));
         let state = HttpState::from(HttpParts {
             service: Arc::clone(&service),
             metrics,
@@ -178,6 +182,7 @@ impl App {
             known_checkpoint: known_checkpoint.map(Arc::new),
             kek_keeper: backends.kek_keeper,
             software_hsm: backends.software,
+            _disk_space: disk_space,
         })
     }
 

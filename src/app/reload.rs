@@ -91,6 +91,7 @@ impl Keeper {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
         let (service, metrics) = (Arc::clone(&self.service), Arc::clone(&self.metrics));
+        metrics.expect_reloads(material.name());
         let asked = self.asked.clone();
         let first_look = self.first_look.of(&material.files());
         tokio::spawn(async move {

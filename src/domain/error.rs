@@ -198,6 +198,17 @@ pub enum Dependency {
 }
 
 impl Dependency {
+    /// Every one of them.
+    pub const ALL: [Self; 7] = [
+        Self::Hsm,
+        Self::Store,
+        Self::Ledger,
+        Self::Iam,
+        Self::Load,
+        Self::Deadline,
+        Self::Service,
+    ];
+
     /// The name in `details.dependency`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -141,6 +141,7 @@ impl UsageCounter {
             false => Exhausted::Encryptions,
         };
         let uses = wanted.min(left_today).min(left_ever);
+        let near = near(limit);
         let reservation = (uses > 0).then(|| {
             let mark = UsageMark {
                 day,
@@ -158,6 +159,7 @@ impl UsageCounter {
         Reserved {
             reservation,
             exhausted,
+            neared_limit: used < near && used + uses >= near,
         }
     }
 
@@ -187,6 +189,14 @@ pub struct Reserved {
     pub reservation: Option<UsageReservation>,
     /// Why there are no more than those that were left.
     pub exhausted: Exhausted,
+    /// Whether these uses brought the key to 80 % of its limit for the day.
+    pub neared_limit: bool,
+}
+
+/// From how many uses on a key is near its limit: 80 % of it, rounded up, and at
+/// least one.
+fn near(limit: u64) -> u64 {
+    (limit - limit / 5).max(1)
 }
 
 /// Which limit is in the way of one more use.
@@ -226,6 +236,11 @@ impl UsageReservation {
     /// What the store has to write down.
     pub fn mark(&self) -> UsageMark {
         self.mark
+    }
+
+    /// How many uses they are.
+    pub fn uses(&self) -> u64 {
+        self.mark.uses
     }
 
     /// The uses are written down: they stay counted.
@@ -275,6 +290,35 @@ mod tests {
                 .sum()
         });
         assert_eq!(succeeded, 1_000);
+    }
+
+    #[test]
+    fn a_key_nears_its_limit_once_a_day_whatever_the_steps() {
+        let noon = at("2026-01-01T12:00:00Z");
+        let neared = |limit: u64, steps: &[u64]| -> Vec<bool> {
+            let counter = UsageCounter::starting_from(UsageCount::default());
+            let neared = steps.iter().map(|wanted| {
+                let reserved = counter.reserve_up_to(*wanted, noon, limit, false);
+                if let Some(reservation) = reserved.reservation {
+                    reservation.keep();
+                }
+                reserved.neared_limit
+            });
+            neared.collect()
+        };
+        assert_eq!(neared(10, &[7, 1, 1, 5]), [false, true, false, false]);
+        assert_eq!(neared(10, &[12]), [true]);
+        assert_eq!(neared(9, &[7, 1]), [false, true]);
+        assert_eq!(neared(1, &[1, 1]), [true, false]);
+        // Nothing is used of a key that allows nothing.
+        assert_eq!(neared(0, &[1]), [false]);
+
+        let counter = UsageCounter::starting_from(UsageCount::default());
+        for day in ["2026-01-01T12:00:00Z", "2026-01-02T12:00:00Z"] {
+            let reserved = counter.reserve_up_to(8, at(day), 10, false);
+            assert!(reserved.neared_limit, "{day}");
+            reserved.reservation.expect("room").keep();
+        }
     }
 
     #[test]

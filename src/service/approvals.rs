@@ -39,6 +39,21 @@ impl KmsService {
         context: &RequestContext,
         subject: &ApprovalSubject,
     ) -> Result<Approval, KmsError> {
+        let verified = self.verify_unseen_approval(context, subject).await;
+        match &verified {
+            Ok(_) => self.metrics.count_approval(true),
+            Err(KmsError::Unauthorized(_)) => self.metrics.count_approval(false),
+            // Nobody could tell whether it is good.
+            Err(_) => {}
+        }
+        verified
+    }
+
+    async fn verify_unseen_approval(
+        &self,
+        context: &RequestContext,
+        subject: &ApprovalSubject,
+    ) -> Result<Approval, KmsError> {
         let token = context
             .approval
             .as_ref()

@@ -201,6 +201,9 @@ impl KmsService {
                 detail,
             }
         }));
+        let named = checks.iter().map(|check| (check.name, check.status));
+        self.metrics
+            .set_health_checks(now, named.map(|(name, status)| (name, status.as_str())));
         self.health.publish(HealthReport::of(checks));
         self.health()
     }

@@ -21,7 +21,7 @@ use crate::domain::key_usage::KeyUsage;
 use crate::domain::permit::{KeyOperation, Permit, check_use};
 use crate::domain::receipt::ReceiptOperation;
 use crate::domain::scope::Scope;
-use crate::domain::usage::Exhausted;
+use crate::domain::usage::{Exhausted, UsageReservation};
 use crate::ports::data_plane::{Conflict, Unavailable};
 use crate::ports::hsm::{HsmBackend, HsmError, HsmFault};
 
@@ -305,6 +305,17 @@ impl KmsService {
                 record.access_policy.max_usage_per_day,
                 O::USAGE == KeyUsage::Encrypt,
             );
+        if reserved.neared_limit {
+            self.metrics.count_daily_limit_neared();
+        }
+        let permitted = reserved
+            .reservation
+            .as_ref()
+            .map_or(0, UsageReservation::uses);
+        if matches!(reserved.exhausted, Exhausted::Today { .. }) {
+            self.metrics
+                .count_daily_limit_refusals(uses as u64 - permitted);
+        }
         Ok(Authorized {
             algorithm: checked.algorithm().widen(),
             permit: match reserved.reservation {

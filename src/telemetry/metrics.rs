@@ -1,7 +1,10 @@
 //! The metrics, by name. No label is a key, tenant or caller: the number of
 //! series is bounded by these files.
 
+mod condition;
 mod labels;
+#[cfg(target_os = "linux")]
+mod process;
 
 use std::time::Duration;
 
@@ -11,11 +14,12 @@ use prometheus::{
 };
 
 use crate::domain::algorithm::KeyType;
-use crate::domain::error::ErrorCode;
+use crate::domain::error::{ErrorCode, KmsError};
 use crate::domain::key::KeyState;
 use crate::domain::key_usage::KeyUsage;
 use crate::domain::time::Timestamp;
 
+use self::condition::Condition;
 pub use self::labels::{JwksSet, RequestOperation};
 
 /// Milliseconds; dense around the budgets of 20, 30, 50, 60, 100, 500 and 1,000.
@@ -24,7 +28,10 @@ const LATENCY_BUCKETS_MS: [f64; 18] = [
     2_500.0, 5_000.0, 10_000.0,
 ];
 
-/// How a TLS handshake can end.
+/// How a reading of renewable material can end.
+const TAKEN: &str = "taken";
+
+/// How a TLS handshake can end; the second, a reading too.
 const ESTABLISHED: &str = "established";
 const REFUSED: &str = "refused";
 
@@ -57,6 +64,9 @@ pub struct Metrics {
     rekey_remaining: IntGauge,
     rsa_stock: IntGauge,
     rsa_pairs: IntCounterVec,
+    condition: Condition,
+    #[cfg(target_os = "linux")]
+    process: process::Process,
 }
 
 impl Metrics {
@@ -193,6 +203,9 @@ impl Metrics {
                 ),
                 &["source"],
             )?,
+            condition: Condition::register(&registry)?,
+            #[cfg(target_os = "linux")]
+            process: process::Process::register(&registry)?,
             registry,
         };
         let registry = &metrics.registry;
@@ -248,19 +261,31 @@ impl Metrics {
     }
 
     /// Counts a request that failed.
-    pub fn count_error(&self, code: ErrorCode) {
+    pub fn count_error(&self, error: &KmsError) {
+        let code = error.code();
         self.request_errors
             .with_label_values(&[code.as_str()])
             .inc();
         if code == ErrorCode::RateLimited {
             self.rate_limited.inc();
         }
+        if let KmsError::DependencyUnavailable { dependency, .. } = error {
+            self.count_dependency_failure(*dependency);
+        }
+    }
+
+    /// From now on this material may be read again: zeros and not gaps, so that the
+    /// first refusal shows in a rate.
+    pub fn expect_reloads(&self, material: &'static str) {
+        for outcome in [TAKEN, REFUSED] {
+            self.reloads.with_label_values(&[material, outcome]);
+        }
     }
 
     /// Counts a reading of renewable material, by its fixed name; one that failed
     /// left the old in force.
     pub fn count_reload(&self, material: &'static str, taken: bool) {
-        let outcome = if taken { "taken" } else { "refused" };
+        let outcome = if taken { TAKEN } else { REFUSED };
         self.reloads.with_label_values(&[material, outcome]).inc();
     }
 
@@ -394,6 +419,8 @@ impl Metrics {
     /// # Errors
     /// [`prometheus::Error`] when a metric does not encode.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        #[cfg(target_os = "linux")]
+        self.process.look();
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -418,12 +445,17 @@ fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::error::Dependency;
 
     #[test]
     fn every_metric_of_the_contract_is_there_under_its_name() {
         let metrics = Metrics::new("1.2.3").expect("names are unique");
         metrics.observe_request(RequestOperation::Sign, 200, Duration::from_millis(3));
-        metrics.count_error(ErrorCode::RateLimited);
+        metrics.count_error(&KmsError::DailyLimitReached {
+            limit: 1,
+            retry_after: Duration::from_secs(1),
+        });
+        metrics.count_error(&KmsError::unavailable(Dependency::Store, "away"));
         metrics.count_key_usage(KeyUsage::Sign, KeyType::Ed25519, 1);
         metrics.observe_hsm("sign", Duration::from_micros(7));
         metrics.set_hsm_available(true);
@@ -439,6 +471,10 @@ mod tests {
         metrics.set_rekey_remaining(3);
         metrics.set_rsa_stock(64);
         metrics.count_rsa_pair(true);
+        metrics.set_rsa_stock_target(64);
+        metrics.count_daily_limit_neared();
+        metrics.count_daily_limit_refusals(3);
+        metrics.count_approval(true);
         let text = String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
         for line in [
             r#"kms_requests_total{operation="sign",status="200"} 1"#,
@@ -465,6 +501,13 @@ mod tests {
             r#"kms_rsa_pairs_total{source="stock"} 1"#,
             r#"kms_rsa_pairs_total{source="generated"} 0"#,
             r#"kms_build_info{version="1.2.3"} 1"#,
+            r#"kms_dependency_failures_total{dependency="store"} 1"#,
+            r#"kms_dependency_failures_total{dependency="hsm"} 0"#,
+            "kms_rsa_stock_target 64",
+            "kms_daily_limits_neared_total 1",
+            "kms_daily_limit_refusals_total 3",
+            r#"kms_approvals_total{outcome="accepted"} 1"#,
+            r#"kms_approvals_total{outcome="refused"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }

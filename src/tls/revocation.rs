@@ -69,6 +69,10 @@ impl Material for RevocationLists {
             let age = (now.microseconds() - oldest.microseconds()) / 1_000_000;
             self.metrics.set_crl_age_seconds(age);
         }
+        if let Some(first) = lists.iter().map(|list| list.next_update).min() {
+            let left = (first.microseconds() - now.microseconds()).div_euclid(1_000_000);
+            self.metrics.set_crl_expiry_seconds(left);
+        }
         let overdue = lists
             .iter()
             .filter(|list| list.next_update <= now)
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overdue_list_needs_care_and_its_age_shows() {
+    fn an_overdue_list_needs_care_and_its_age_and_its_end_show() {
         let ca = Authority::new("ca");
         let folder = folder_with(&[("ca.crl", &ca.crl(&[]))]);
         let metrics = metrics();
@@ -244,6 +248,11 @@ mod tests {
         let text = String::from_utf8(metrics.render().expect("renders")).expect("text");
         // Made on the first of May.
         assert!(text.contains("\nkms_crl_age_seconds 2678400\n"), "{text}");
+        // To be renewed by the first of July.
+        assert!(
+            text.contains("\nkms_crl_expiry_seconds 2592000\n"),
+            "{text}"
+        );
         let overdue = lists.standing(at("2026-07-01T00:00:00Z"));
         assert!(
             matches!(&overdue, Standing::NeedsCare(what) if what.contains("ca.crl")),

@@ -56,6 +56,12 @@ async fn a_full_service_turns_requests_away_and_still_answers_its_probes() {
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     }
 
+    let scraped = kms.get("/kms/v1/metrics").await.text;
+    let counted = r#"kms_dependency_failures_total{dependency="load"} "#;
+    let counted = scraped.lines().find_map(|line| line.strip_prefix(counted));
+    let counted: u64 = counted.expect("a series").parse().expect("a number");
+    assert!(counted >= 2, "{scraped}");
+
     drop(stalled);
     eventually("room again", || async {
         let answer = kms.get("/kms/v1/config").await;

@@ -125,6 +125,8 @@ fn the_gauges_say_how_long_certificates_and_lists_will_do() {
     // Lists begin five minutes before they are made.
     let age = series(&scraped, "kms_crl_age_seconds");
     assert!((300.0..600.0).contains(&age), "{age}");
+    let left = series(&scraped, "kms_crl_expiry_seconds");
+    assert!(left > 29.0 * day && left <= 30.0 * day, "{left}");
     for set in ["m21", "approvers"] {
         let name = format!("kms_jwks_age_seconds{{set=\"{set}\"}}");
         assert!(scraped.contains(&name), "{scraped}");

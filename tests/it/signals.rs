@@ -7,10 +7,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::headers::header;
-use crate::support::{APPROVAL, Answer, KmsProcess, TestKms, base64, in_scope, in_tenant};
+use crate::support::{
+    APPROVAL, Answer, KmsProcess, TestKms, base64, eventually, in_scope, in_tenant,
+};
 
 /// The metrics of the contract with their types and labels.
-const METRICS: [(&str, &str, &[&str]); 17] = [
+const METRICS: [(&str, &str, &[&str]); 33] = [
     ("kms_requests_total", "counter", &["operation", "status"]),
     ("kms_request_errors_total", "counter", &["code"]),
     ("kms_operation_latency_ms", "histogram", &["operation"]),
@@ -28,6 +30,26 @@ const METRICS: [(&str, &str, &[&str]); 17] = [
     ("kms_rsa_stock", "gauge", &[]),
     ("kms_scheduler_last_run_seconds", "gauge", &[]),
     ("kms_build_info", "gauge", &["version"]),
+    ("kms_approvals_total", "counter", &["outcome"]),
+    ("kms_daily_limit_refusals_total", "counter", &[]),
+    ("kms_daily_limits_neared_total", "counter", &[]),
+    ("kms_dependency_failures_total", "counter", &["dependency"]),
+    ("kms_disk_free_bytes", "gauge", &[]),
+    ("kms_disk_size_bytes", "gauge", &[]),
+    ("kms_health_check", "gauge", &["check", "status"]),
+    ("kms_health_probed_seconds", "gauge", &[]),
+    (
+        "kms_material_reloads_total",
+        "counter",
+        &["material", "outcome"],
+    ),
+    ("kms_rsa_stock_target", "gauge", &[]),
+    ("process_cpu_seconds_total", "counter", &[]),
+    ("process_max_fds", "gauge", &[]),
+    ("process_open_fds", "gauge", &[]),
+    ("process_resident_memory_bytes", "gauge", &[]),
+    ("process_start_time_seconds", "gauge", &[]),
+    ("process_threads", "gauge", &[]),
 ];
 
 async fn scrape(kms: &TestKms) -> String {
@@ -89,8 +111,15 @@ async fn use_everything(kms: &TestKms, tenant_id: &str) -> Vec<String> {
 async fn every_metric_of_the_contract_is_there_with_its_type_and_labels() {
     let kms = TestKms::start().await;
     use_everything(&kms, "tenant123").await;
-    scrape(&kms).await;
-    let answer = kms.get("/kms/v1/metrics").await;
+    // The disk is looked at beside everything else.
+    let answer = eventually("a look at the disk", || async {
+        let answer = kms.get("/kms/v1/metrics").await;
+        answer
+            .text
+            .contains("kms_disk_size_bytes")
+            .then_some(answer)
+    })
+    .await;
     assert_eq!(answer.status, 200);
     let content_type = answer.headers["content-type"].to_str().expect("text");
     assert!(
@@ -157,6 +186,9 @@ async fn counters_move_with_what_happens() {
         key["key_id"].as_str().expect("an id")
     );
     let reason = in_scope(json!({ "revocation_reason": "retired" }));
+    kms.post(&revoke, &reason)
+        .await
+        .refused(403, "UNAUTHORIZED");
     kms.post_approved(&revoke, &reason).await.ok();
 
     let after = scrape(&kms).await;
@@ -197,14 +229,24 @@ async fn counters_move_with_what_happens() {
             r#"kms_hsm_operation_latency_ms_count{operation="sign"}"#,
             2.0,
         ),
-        // A key, two signatures, one beyond the limit, one with no key, an end.
-        ("kms_ledger_size", 6.0),
+        // A key, two signatures, one beyond the limit, one with no key, an end that
+        // nobody had agreed to, and one that somebody had.
+        ("kms_ledger_size", 7.0),
         ("kms_rate_limited_total", 1.0),
+        ("kms_daily_limits_neared_total", 1.0),
+        ("kms_daily_limit_refusals_total", 1.0),
+        (r#"kms_approvals_total{outcome="accepted"}"#, 2.0),
+        (r#"kms_approvals_total{outcome="refused"}"#, 1.0),
     ] {
         let moved = value(&after, series) - value(&before, series);
         assert_eq!(moved, by, "{series}");
     }
     assert_eq!(value(&after, "kms_hsm_available"), 1.0);
+    for check in ["hsm", "store", "ledger", "trust_store", "scheduler", "kek"] {
+        let series = format!("kms_health_check{{check=\"{check}\",status=\"pass\"}}");
+        assert_eq!(value(&after, &series), 1.0, "{series}");
+    }
+    assert!(value(&after, "kms_health_probed_seconds") > 1.7e9);
     assert!(value(&after, "kms_ledger_commit_latency_ms_count") >= 1.0);
     let build = format!(
         "kms_build_info{{version=\"{}\"}}",

@@ -111,7 +111,7 @@ impl Around for Frame {
         let failure = failure_of(&mut response);
         if let Some(ApiError(error)) = &failure {
             log_cause(error, facts.request_id, &trace.trace_id);
-            self.0.count_error(error.code());
+            self.0.count_error(error);
             response = with_allow_header(render(error, facts.request_id), &response);
         }
         identify(&mut response, facts, trace);

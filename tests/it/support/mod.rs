@@ -18,6 +18,7 @@ pub(crate) mod token;
 mod token_load;
 mod token_proxy;
 pub(crate) mod token_service;
+pub(crate) mod tools;
 
 pub(crate) use approver::{Approver, SignedKms};
 pub(crate) use faulty_disk::FaultyDisk;

@@ -1,0 +1,7 @@
+//! What an operator watches the service with: alerts, dashboards, and the programs
+//! that they are for.
+
+mod catalogue;
+mod promql;
+mod rules;
+mod scraping;

@@ -1,7 +1,7 @@
 # `make test` is what continuous integration runs. It needs Rust; the other
 # programs it installs where they are missing (Debian, as root).
 
-.PHONY: test tools lint unit docs release instructions bench soak growth crash image
+.PHONY: test tools lint unit docs release instructions bench soak growth fuzz crash image
 
 test: tools lint unit docs release instructions
 
@@ -53,6 +53,11 @@ soak:
 KEYS ?= 100000
 growth:
 	KMS_BENCH_KEYS=$(KEYS) cargo bench --locked --bench performance -- growth
+
+# Runs each fuzz target for SECONDS, or those in ONLY.
+SECONDS ?= 60
+fuzz:
+	fuzz/run.sh $(SECONDS) $(ONLY)
 
 # Kills the service so many times under load, and holds it to what it acknowledged.
 # A failure names its seed: `make crash ROUNDS=300 SEED=…` makes the same choices.

@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms that see everything.
-const SEES_EVERYTHING: &[&str] = &["app", "cli"];
+const SEES_EVERYTHING: &[&str] = &["app", "cli", "fuzzing"];
 
 /// Crates that only one room may know.
 const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[

@@ -9,6 +9,8 @@ mod auth;
 mod effective;
 mod environment;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hsm;
 mod keys;
 mod limits;

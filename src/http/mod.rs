@@ -6,6 +6,8 @@ mod endurance;
 mod error;
 mod extract;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handlers;
 mod middleware;
 mod opening;

@@ -16,6 +16,8 @@ mod authorities;
 mod certificate;
 mod chain;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod material;
 mod refusal;
 mod refusal_log;

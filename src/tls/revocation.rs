@@ -151,6 +151,24 @@ impl RevocationList {
         }
     }
 
+    /// Reads one that is in no file, and looks whose it is.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn parse_alone(der: &[u8]) {
+        let source = Source {
+            setting: SETTING,
+            path: std::path::Path::new("alone"),
+        };
+        if let Ok(list) = Self::parse(der.to_vec().into(), &source) {
+            let issuer = Issuer {
+                subject: &list.issuer.clone(),
+                key_id: None,
+                der,
+            };
+            assert!(!list.is_signed_by(&issuer), "a list is no certificate");
+            assert_eq!(relevant(&[list], &[issuer]).len(), 1);
+        }
+    }
+
     fn parse(
         der: CertificateRevocationListDer<'static>,
         source: &Source<'_>,

@@ -7,6 +7,8 @@ mod approvals;
 mod approver;
 mod callers;
 mod claims;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod jwk;
 mod key_set;
 mod key_set_source;

@@ -1,5 +1,7 @@
 //! Clients of the trust plane (M32).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod in_force;
 mod x509;
 

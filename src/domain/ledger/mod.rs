@@ -6,6 +6,8 @@
 
 mod checkpoint;
 mod flaw;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hash;
 mod note;
 mod proof;

@@ -8,6 +8,8 @@ mod anchors;
 pub mod archive;
 mod batch;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grants;
 pub mod handles;
 mod ledger;

@@ -10,6 +10,8 @@ mod aead;
 mod cpu_pool;
 mod derivation;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod kek;
 mod pairs;
 mod place;

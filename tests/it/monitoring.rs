@@ -2,6 +2,7 @@
 //! that they are for.
 
 mod catalogue;
+mod dashboard;
 mod promql;
 mod rules;
 mod scraping;

@@ -39,6 +39,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("webpki", &["tls", "adapters"]),
     ("rcgen", &["cli"]),
     ("prometheus", &["telemetry", "app"]),
+    ("utoipa", &["http"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),
 ];

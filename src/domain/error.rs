@@ -198,6 +198,17 @@ pub enum Dependency {
 }
 
 impl Dependency {
+    /// Everything that can be.
+    pub const ALL: [Self; 7] = [
+        Self::Hsm,
+        Self::Store,
+        Self::Ledger,
+        Self::Iam,
+        Self::Load,
+        Self::Deadline,
+        Self::Service,
+    ];
+
     /// The name in `details.dependency`.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -290,6 +301,9 @@ pub enum FieldProblem {
 }
 
 impl FieldProblem {
+    /// Everything that can be.
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Unknown, Self::Invalid, Self::Duplicate];
+
     /// The word in `details.errors`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -237,21 +237,26 @@ fn shortened(name: &str) -> String {
     name.chars().take(LONGEST_ECHOED_NAME).collect()
 }
 
-/// Declares an object of a request: the struct, strict about unknown fields, and
-/// its [`WireObject`] in one, so that the two cannot drift apart. `scoped` adds
-/// the tenant, environment and plane that every request about a key carries.
+/// Declares an object of a request: the struct, strict about unknown fields, its
+/// [`WireObject`] and its description in one, so that they cannot drift apart. `scoped`
+/// adds the tenant, environment and plane that every request about a key carries.
 macro_rules! wire_object {
-    ($(#[$meta:meta])* scoped $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
+    (
+        $(#[doc = $about:literal])*
+        scoped $name:ident {
+            $($(#[doc = $doc:literal])* $(#[serde($serde:ident)])? $field:ident: $type:ty,)*
+        }
+    ) => {
         $crate::http::fields::wire_object! {
-            $(#[$meta])*
+            $(#[doc = $about])*
             $name {
-                /// Whose.
+                /// Whose key: the caller's own tenant.
                 tenant_id: $crate::domain::ids::TenantId,
                 /// Of which stage.
                 environment: $crate::domain::scope::Environment,
-                /// In which plane.
+                /// In which plane of the platform.
                 plane: $crate::domain::scope::Plane,
-                $($(#[$doc])* $field: $type,)*
+                $($(#[doc = $doc])* $(#[serde($serde)])? $field: $type,)*
             }
         }
 
@@ -266,12 +271,17 @@ macro_rules! wire_object {
             }
         }
     };
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
+    (
+        $(#[doc = $about:literal])*
+        $name:ident {
+            $($(#[doc = $doc:literal])* $(#[serde($serde:ident)])? $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[doc = $about])*
         #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields, remote = "Self")]
         pub(crate) struct $name {
-            $($(#[$doc])* pub(crate) $field: $type,)*
+            $($(#[doc = $doc])* $(#[serde($serde)])? pub(crate) $field: $type,)*
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
@@ -295,6 +305,27 @@ macro_rules! wire_object {
             fn read_fields<'de, D: serde::Deserializer<'de>>(object: D) -> Result<Self, D::Error> {
                 // The function that serde derives, which takes more than objects.
                 Self::deserialize(object)
+            }
+        }
+
+        impl $crate::http::openapi::DescribedObject for $name {
+            fn name() -> String {
+                stringify!($name).to_owned()
+            }
+
+            fn about() -> String {
+                $crate::http::openapi::sentence(&[$($about),*])
+            }
+
+            fn fields(
+                schemas: &mut $crate::http::openapi::Schemas,
+            ) -> Vec<$crate::http::openapi::Field> {
+                vec![$($crate::http::openapi::Field::asked::<$type>(
+                    stringify!($field),
+                    &[$($doc),*],
+                    concat!($(stringify!($serde))?),
+                    schemas,
+                ),)*]
             }
         }
     };

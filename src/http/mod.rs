@@ -8,11 +8,13 @@ mod extract;
 mod fields;
 mod handlers;
 mod middleware;
+mod openapi;
 mod opening;
 mod router;
 pub mod server;
 mod stack;
 
+pub use openapi::document as openapi_document;
 pub use router::{api_router, operations_router};
 
 use std::ops::Deref;

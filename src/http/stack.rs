@@ -69,7 +69,7 @@ pub(crate) enum CacheFor {
 
 impl CacheFor {
     /// A year (RFC 9111 §5.2.2, RFC 8246).
-    const fn header(self) -> HeaderValue {
+    pub(crate) const fn header(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Everybody => "public, max-age=31536000, immutable",
             Self::CallerOnly => "private, max-age=31536000, immutable",
@@ -79,7 +79,7 @@ impl CacheFor {
 
 /// What a browser must not do with an answer, whatever is in it. None of them is
 /// ever a page, a frame or a script of somebody's.
-const HARDENING: [(HeaderName, HeaderValue); 6] = [
+pub(crate) const HARDENING: [(HeaderName, HeaderValue); 6] = [
     // Answers hold plaintexts (RFC 9111 §5.2.2.5).
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -104,7 +104,7 @@ const HARDENING: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// A year (RFC 6797 §6.1), over TLS only: §7.2 forbids it elsewhere.
-const STRICT_TRANSPORT: HeaderValue =
+pub(crate) const STRICT_TRANSPORT: HeaderValue =
     HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// Tells browsers; see above.

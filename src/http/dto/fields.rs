@@ -28,7 +28,7 @@ impl<'de> Deserialize<'de> for ApprovalTokenField {
 pub(crate) struct ModuleList(pub(crate) Vec<ModuleId>);
 
 /// More modules than the platform will ever have.
-const MOST_MODULES: usize = 256;
+pub(super) const MOST_MODULES: usize = 256;
 
 impl WireField for ModuleList {
     const EXPECTED: &'static str = "a list of 1 to 256 modules such as M21";
@@ -66,6 +66,9 @@ impl<'de> Deserialize<'de> for DailyLimit {
 pub(crate) struct RotationPeriodField(pub(crate) Period);
 
 impl RotationPeriodField {
+    /// Spellings that are read, as a regular expression (ECMA-262): those of answers, and
+    /// any number of one unit. ISO 8601 has more of them, which are read too.
+    pub(super) const PATTERN: &'static str = r"^P(?:36500D|(?:[1-9][0-9]{0,3}|[12][0-9]{4}|3[0-5][0-9]{3}|36[0-4][0-9]{2})D(?:T(?:(?:1?[0-9]|2[0-3])H(?:[1-5]?[0-9]M)?(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-5]?[0-9]M(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-5]?[0-9](?:[.][0-9]{1,6})?S))?|T(?:[1-9][0-9]{0,4}H(?:[1-5]?[0-9]M)?(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-9][0-9]{0,6}M(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-9][0-9]{0,8}(?:[.][0-9]{1,6})?S))$";
     const SHORTEST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 }
@@ -153,7 +156,7 @@ pub(crate) struct PageLimit(pub(crate) usize);
 impl PageLimit {
     /// Where the query says nothing.
     pub(crate) const DEFAULT: Self = Self(100);
-    const LARGEST: usize = 1_000;
+    pub(super) const LARGEST: usize = 1_000;
 }
 
 impl WireField for PageLimit {
@@ -191,6 +194,9 @@ impl<'de> Deserialize<'de> for TreeSize {
 pub(crate) struct Cursor(pub(crate) [u8; 16]);
 
 impl Cursor {
+    /// Its form, as a regular expression (ECMA-262).
+    pub(super) const PATTERN: &'static str = "^[0-9a-f]{32}$";
+
     /// The text of a cursor.
     pub(crate) fn encode(after: &[u8; 16]) -> String {
         after.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -199,7 +205,9 @@ impl Cursor {
     fn decode(text: &str) -> Option<Self> {
         let digits = |place: usize| text.get(2 * place..2 * place + 2);
         let mut bytes = [0u8; 16];
-        if text.len() != 2 * bytes.len() {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        // As they are written, and not in each way that reads as a number.
+        if text.len() != 2 * bytes.len() || !text.bytes().all(is_digit) {
             return None;
         }
         for (place, byte) in bytes.iter_mut().enumerate() {
@@ -214,6 +222,35 @@ impl WireField for Cursor {
 }
 
 impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))
+    }
+}
+
+/// Where a page of a line of rotations begins: after so many of them.
+pub(crate) struct LineCursor(pub(crate) u32);
+
+impl LineCursor {
+    /// Its form, as a regular expression (ECMA-262).
+    pub(super) const PATTERN: &'static str = "^0{24}[0-9a-f]{8}$";
+
+    /// The text of a cursor.
+    pub(crate) fn encode(after: u32) -> String {
+        Cursor::encode(&u128::from(after).to_be_bytes())
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let Cursor(bytes) = Cursor::decode(text)?;
+        u32::try_from(u128::from_be_bytes(bytes)).ok().map(Self)
+    }
+}
+
+impl WireField for LineCursor {
+    const EXPECTED: &'static str = Cursor::EXPECTED;
+}
+
+impl<'de> Deserialize<'de> for LineCursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))

@@ -1,8 +1,8 @@
 //! What callers send, object by object.
 
 use super::fields::{
-    AliasChange, ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit,
-    RotationPeriodField, TreeSize,
+    AliasChange, ApprovalTokenField, Cursor, DailyLimit, LineCursor, ModuleList, NonceField,
+    PageLimit, RotationPeriodField, TreeSize,
 };
 use crate::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use crate::domain::binary::Base64Bytes;
@@ -62,7 +62,7 @@ wire_object! {
         /// At most so many.
         limit: Option<PageLimit>,
         /// Where the last page ended.
-        cursor: Option<Cursor>,
+        cursor: Option<LineCursor>,
     }
 }
 

@@ -43,6 +43,7 @@ mod lifecycle_steps;
 mod lifecycle_update;
 mod limits;
 mod model;
+mod openapi;
 mod pkcs11;
 mod pkcs11_check;
 mod pkcs11_faults;

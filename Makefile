@@ -7,10 +7,12 @@ test: tools lint unit docs release instructions
 
 # What the tests speak to the service with, as an outsider would, and the token that
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
-# And what counts instructions.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind
-tools:
+# What counts instructions. A browser for the page of the documentation, and what
+# generates requests from the OpenAPI document, in a virtual environment of its own.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind chromium python3
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind chromium python3-venv
+SCHEMATHESIS = target/schemathesis
+tools: $(SCHEMATHESIS)/installed
 	@for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || { missing=$$program; break; }; \
 	done; \
@@ -18,6 +20,14 @@ tools:
 	test -z "$$missing" || { \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PACKAGES); \
 	}
+
+$(SCHEMATHESIS)/installed: tests/schemathesis/requirements.txt
+	python3 -c 'import ensurepip, venv' || { \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv; \
+	}
+	python3 -m venv --clear $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --disable-pip-version-check --quiet --no-deps --requirement $<
+	touch $@
 
 lint:
 	cargo fmt --all --check

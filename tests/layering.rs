@@ -40,6 +40,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("rcgen", &["cli"]),
     ("prometheus", &["telemetry", "app"]),
     ("utoipa", &["http"]),
+    ("utoipa_swagger_ui", &["http"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),
 ];

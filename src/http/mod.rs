@@ -37,6 +37,8 @@ pub struct HttpParts {
     pub metrics: Arc<Metrics>,
     /// The limits.
     pub limits: HttpLimits,
+    /// Whether there is a page that shows the OpenAPI document.
+    pub has_docs: bool,
 }
 
 impl From<HttpParts> for HttpState {

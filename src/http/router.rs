@@ -8,7 +8,7 @@ use axum::routing::{delete, get, patch, post};
 use super::HttpState;
 use super::error::ApiError;
 use super::handlers::{
-    batches, encryption, keys, ledger, operations, receipts, signing, trust_anchors,
+    batches, docs, encryption, keys, ledger, operations, receipts, signing, trust_anchors,
 };
 use super::stack;
 use crate::domain::error::RequestFault;
@@ -16,73 +16,79 @@ use crate::telemetry::metrics::RequestOperation;
 
 /// The API: everything.
 pub fn api_router(state: HttpState) -> Router {
-    let routes = stack::guarded(guarded().router, &state).merge(probes().router);
+    let mut routes = stack::guarded(guarded().router, &state).merge(probes().router);
+    if state.has_docs {
+        routes = routes.merge(docs());
+    }
     finish(routes, state)
 }
 
 /// What works with keys and receipts, or says something about them: for known callers.
 fn guarded() -> Routes {
-    let on_keys = Routes::new()
+    Routes::new()
         .on(Method::POST, "/kms/v1/keys", keys::generate)
         .on(Method::GET, "/kms/v1/keys", keys::list)
-        .on(Method::POST, "/kms/v1/keys/{key_id}/restore", keys::restore);
-    // An alias has a slash in it; these spare callers its escape (%2F).
-    [
-        [
-            "/kms/v1/keys/{key_id}",
-            "/kms/v1/keys/{key_id}/rotate",
-            "/kms/v1/keys/{key_id}/revoke",
-            "/kms/v1/keys/{key_id}/archive",
+        .on(Method::GET, "/kms/v1/keys/{key_id}", keys::show)
+        .on(Method::PATCH, "/kms/v1/keys/{key_id}", keys::update)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/rotate", keys::rotate)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/revoke", keys::revoke)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/archive", keys::archive)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/restore", keys::restore)
+        .on(
+            Method::GET,
             "/kms/v1/keys/{key_id}/versions",
-        ],
-        [
-            "/kms/v1/keys/alias/{alias}",
+            keys::versions,
+        )
+        // An alias has a slash in it; these spare callers its escape (%2F).
+        .on(Method::GET, "/kms/v1/keys/alias/{alias}", keys::show)
+        .on(Method::PATCH, "/kms/v1/keys/alias/{alias}", keys::update)
+        .on(
+            Method::POST,
             "/kms/v1/keys/alias/{alias}/rotate",
+            keys::rotate,
+        )
+        .on(
+            Method::POST,
             "/kms/v1/keys/alias/{alias}/revoke",
+            keys::revoke,
+        )
+        .on(
+            Method::POST,
             "/kms/v1/keys/alias/{alias}/archive",
+            keys::archive,
+        )
+        .on(
+            Method::GET,
             "/kms/v1/keys/alias/{alias}/versions",
-        ],
-    ]
-    .into_iter()
-    .fold(
-        on_keys,
-        |routes, [key, rotate, revoke, archive, versions]| {
-            routes
-                .on(Method::GET, key, keys::show)
-                .on(Method::PATCH, key, keys::update)
-                .on(Method::POST, rotate, keys::rotate)
-                .on(Method::POST, revoke, keys::revoke)
-                .on(Method::POST, archive, keys::archive)
-                .on(Method::GET, versions, keys::versions)
-        },
-    )
-    .on(Method::POST, "/kms/v1/sign", signing::sign)
-    .on(Method::POST, "/kms/v1/verify", signing::verify)
-    .on(Method::POST, "/kms/v1/encrypt", encryption::encrypt)
-    .on(Method::POST, "/kms/v1/decrypt", encryption::decrypt)
-    .on(Method::POST, "/kms/v1/sign/batch", batches::sign)
-    .on(Method::POST, "/kms/v1/verify/batch", batches::verify)
-    .on(Method::POST, "/kms/v1/encrypt/batch", batches::encrypt)
-    .on(Method::POST, "/kms/v1/decrypt/batch", batches::decrypt)
-    .on(Method::POST, "/kms/v1/trust-anchors", trust_anchors::add)
-    .on(Method::GET, "/kms/v1/trust-anchors", trust_anchors::list)
-    .on(
-        Method::DELETE,
-        "/kms/v1/trust-anchors/{trust_anchor_id}",
-        trust_anchors::remove,
-    )
-    .on(Method::GET, "/kms/v1/receipts", receipts::list)
-    .on(Method::GET, "/kms/v1/receipts/{receipt_id}", receipts::show)
-    .on(Method::GET, "/kms/v1/ledger/checkpoint", ledger::checkpoint)
-    .on(
-        Method::GET,
-        "/kms/v1/ledger/consistency",
-        ledger::consistency,
-    )
-    .on(Method::GET, "/kms/v1/ledger/keys", ledger::keys)
-    .on(Method::GET, "/kms/v1/ledger/tile/{*tile}", ledger::tile)
-    .on(Method::GET, "/kms/v1/config", operations::config)
-    .on(Method::GET, "/kms/v1/openapi.json", operations::openapi)
+            keys::versions,
+        )
+        .on(Method::POST, "/kms/v1/sign", signing::sign)
+        .on(Method::POST, "/kms/v1/verify", signing::verify)
+        .on(Method::POST, "/kms/v1/encrypt", encryption::encrypt)
+        .on(Method::POST, "/kms/v1/decrypt", encryption::decrypt)
+        .on(Method::POST, "/kms/v1/sign/batch", batches::sign)
+        .on(Method::POST, "/kms/v1/verify/batch", batches::verify)
+        .on(Method::POST, "/kms/v1/encrypt/batch", batches::encrypt)
+        .on(Method::POST, "/kms/v1/decrypt/batch", batches::decrypt)
+        .on(Method::POST, "/kms/v1/trust-anchors", trust_anchors::add)
+        .on(Method::GET, "/kms/v1/trust-anchors", trust_anchors::list)
+        .on(
+            Method::DELETE,
+            "/kms/v1/trust-anchors/{trust_anchor_id}",
+            trust_anchors::remove,
+        )
+        .on(Method::GET, "/kms/v1/receipts", receipts::list)
+        .on(Method::GET, "/kms/v1/receipts/{receipt_id}", receipts::show)
+        .on(Method::GET, "/kms/v1/ledger/checkpoint", ledger::checkpoint)
+        .on(
+            Method::GET,
+            "/kms/v1/ledger/consistency",
+            ledger::consistency,
+        )
+        .on(Method::GET, "/kms/v1/ledger/keys", ledger::keys)
+        .on(Method::GET, "/kms/v1/ledger/tile/{*tile}", ledger::tile)
+        .on(Method::GET, "/kms/v1/config", operations::config)
+        .on(Method::GET, "/kms/v1/openapi.json", operations::openapi)
 }
 
 /// The operations listener: probes and metrics, and nothing that needs a caller.
@@ -95,6 +101,16 @@ fn probes() -> Routes {
         .on(Method::GET, "/health", operations::liveness)
         .on(Method::GET, "/kms/v1/health", operations::readiness)
         .on(Method::GET, "/kms/v1/metrics", operations::metrics)
+}
+
+/// The page that shows the OpenAPI document, on a developer's machine. It is about the
+/// interface and no part of it, so the document does not have it. A browser that asks for
+/// a page has no token to show, so nobody is asked for one; there is nothing in it that
+/// `kms openapi` does not print.
+fn docs() -> Router<HttpState> {
+    Router::new()
+        .route("/kms/v1/docs", get(docs::page))
+        .route("/kms/v1/docs/{file}", get(docs::file))
 }
 
 /// Routes, and the list of them: a router does not tell what is in it, and the OpenAPI
@@ -121,10 +137,10 @@ impl Routes {
         path: &'static str,
         handler: H,
     ) -> Self {
-        let answers = match &method {
-            &Method::POST => post(handler),
-            &Method::PATCH => patch(handler),
-            &Method::DELETE => delete(handler),
+        let answers = match method {
+            Method::POST => post(handler),
+            Method::PATCH => patch(handler),
+            Method::DELETE => delete(handler),
             _ => get(handler),
         };
         self.router = self.router.route(path, answers);
@@ -197,7 +213,7 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
         }
         "/kms/v1/ledger/tile/{*tile}" => Operation::ReadLedgerTile,
         "/kms/v1/config" => Operation::Config,
-        "/kms/v1/openapi.json" => Operation::OpenApi,
+        "/kms/v1/openapi.json" | "/kms/v1/docs" | "/kms/v1/docs/{file}" => Operation::OpenApi,
         "/health" | "/kms/v1/health" => Operation::Health,
         "/kms/v1/metrics" => Operation::Metrics,
         _ => Operation::Unknown,

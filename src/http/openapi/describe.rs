@@ -206,10 +206,9 @@ fn with_description(schema: RefOr<Schema>, about: &str) -> RefOr<Schema> {
     if about.is_empty() {
         return schema;
     }
-    let about = Some(about.to_owned());
     match schema {
         RefOr::Ref(mut reference) => {
-            reference.description = about.unwrap_or_default();
+            about.clone_into(&mut reference.description);
             RefOr::Ref(reference)
         }
         RefOr::T(mut schema) => {
@@ -221,7 +220,7 @@ fn with_description(schema: RefOr<Schema>, about: &str) -> RefOr<Schema> {
                 Schema::AnyOf(any_of) => &mut any_of.description,
                 _ => return RefOr::T(schema),
             };
-            *place = about;
+            *place = Some(about.to_owned());
             RefOr::T(schema)
         }
     }
@@ -302,12 +301,10 @@ macro_rules! answer_object {
             fn fields(
                 schemas: &mut $crate::http::openapi::Schemas,
             ) -> Vec<$crate::http::openapi::Field> {
-                let mut fields = Vec::new();
-                $($crate::http::openapi::answer_object!(
-                    @field fields, schemas, [$($($serde)*)?], [$($shown)?],
-                    $field, [$($doc),*], $type
-                );)*
-                fields
+                let fields = [$($crate::http::openapi::answer_object!(
+                    @field schemas, [$($($serde)*)?], [$($shown)?], $field, [$($doc),*], $type
+                )),*];
+                fields.into_iter().flatten().collect()
             }
         }
 
@@ -319,27 +316,23 @@ macro_rules! answer_object {
             }
         }
     };
-    (
-        @field $fields:ident, $schemas:ident, [flatten], [],
-        $field:ident, [$($doc:literal),*], $type:ty
-    ) => {
-        $fields.extend(<$type as $crate::http::openapi::DescribedObject>::fields($schemas));
+    (@field $schemas:ident, [flatten], [], $field:ident, [$($doc:literal),*], $type:ty) => {
+        <$type as $crate::http::openapi::DescribedObject>::fields($schemas)
     };
     (
-        @field $fields:ident, $schemas:ident, [$($serde:tt)*], [],
-        $field:ident, [$($doc:literal),*], $type:ty
+        @field $schemas:ident, [$($serde:tt)*], [], $field:ident, [$($doc:literal),*], $type:ty
     ) => {
-        $fields.push($crate::http::openapi::Field::answered::<$type>(
-            stringify!($field), &[$($doc),*], stringify!($($serde)*), $schemas,
-        ));
+        $crate::http::openapi::answer_object!(
+            @field $schemas, [$($serde)*], [$type], $field, [$($doc),*], $type
+        )
     };
     (
-        @field $fields:ident, $schemas:ident, [$($serde:tt)*], [$shown:ty],
+        @field $schemas:ident, [$($serde:tt)*], [$shown:ty],
         $field:ident, [$($doc:literal),*], $type:ty
     ) => {
-        $fields.push($crate::http::openapi::Field::answered::<$shown>(
+        vec![$crate::http::openapi::Field::answered::<$shown>(
             stringify!($field), &[$($doc),*], stringify!($($serde)*), $schemas,
-        ));
+        )]
     };
 }
 pub(crate) use answer_object;

@@ -234,11 +234,10 @@ the_schema_says_what_is_read! {
 
 proptest! {
     #[test]
-    fn a_rotation_period_of_the_schema_is_read(
-        text in "P(36500D|[1-9][0-9]{0,3}D(T(1?[0-9]|2[0-3])H([1-5]?[0-9]M)?)?|T[1-9][0-9]{0,8}(\\.[0-9]{1,6})?S|T[1-9][0-9]{0,4}H)",
-    ) {
-        prop_assert!(named("RotationPeriodField").is_valid(&json!(text)), "{}", text);
-        prop_assert!(reads::<RotationPeriodField>(&text), "{}", text);
+    fn a_rotation_period_of_the_schema_is_read(text in around("RotationPeriodField")) {
+        // The other way round more is read than is promised.
+        let is_promised = named("RotationPeriodField").is_valid(&json!(text));
+        prop_assert!(!is_promised || reads::<RotationPeriodField>(&text), "{}", text);
     }
 
     /// What was answered may be sent again.

@@ -120,6 +120,11 @@ impl Exchange<'_> {
         if self.method == Method::OPTIONS && self.body.is_empty() {
             return Ok(());
         }
+        // The page that shows the document is not in it; its own tests look at it.
+        let is_page = path == "/kms/v1/docs" || path.starts_with("/kms/v1/docs/");
+        if is_page && self.status.is_success() {
+            return Ok(());
+        }
         let found = template_of(path).filter(|(_, item)| {
             // The probes are what asks nobody for an identity.
             let is_probe = item

@@ -13,6 +13,7 @@ mod opening;
 mod router;
 pub mod server;
 mod stack;
+mod wire_object;
 
 pub use openapi::document as openapi_document;
 pub use router::{api_router, operations_router};

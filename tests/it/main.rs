@@ -8,6 +8,7 @@ mod layering;
 
 mod support;
 
+mod api_page;
 mod approvals;
 mod approvals_callers;
 mod approvals_once;

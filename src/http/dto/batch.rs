@@ -15,8 +15,9 @@ use crate::domain::error::{FieldFault, FieldProblem};
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
 use crate::domain::wire::WireField;
 use crate::http::error::FailureBody;
-use crate::http::fields::{WireObject, below, wire_object};
+use crate::http::fields::{WireObject, below};
 use crate::http::openapi::answer_object;
+use crate::http::wire_object::wire_object;
 
 wire_object! {
     /// `POST /kms/v1/sign/batch`

@@ -15,7 +15,8 @@ use crate::domain::receipt::OperationName;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::AnchorType;
 use crate::domain::wire::WireField;
-use crate::http::fields::{WireObject, below, wire_object};
+use crate::http::fields::{WireObject, below};
+use crate::http::wire_object::wire_object;
 
 wire_object! {
     /// `POST /kms/v1/keys`

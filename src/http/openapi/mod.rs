@@ -7,6 +7,7 @@
 //! operations are listed in `operations/`, and a test holds that list to the router.
 
 mod describe;
+mod envelope;
 mod examples;
 mod failures;
 mod headers;

@@ -16,6 +16,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, Ref, RefOr, Required, Response, Schema};
 
 use super::describe::{Described, DescribedObject, Schemas};
+use super::envelope::envelope;
 use super::{examples, failures, headers};
 use crate::domain::error::{ErrorCode, KmsError};
 use crate::http::error::{retry_after_seconds, status};
@@ -260,7 +261,7 @@ impl Operation {
                 let example = ExampleBuilder::new().value(Some(failures::example(failure)));
                 content = content.examples_from_iter([(*name, example.build())]);
             }
-            let envelopes = codes.iter().map(|code| failures::envelope(*code, schemas));
+            let envelopes = codes.iter().map(|code| envelope(*code, schemas));
             let content = content.schema(Some(either(envelopes.collect()))).build();
             let names: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
             let mut response = ResponseBuilder::new()

@@ -7,12 +7,15 @@ test: tools lint unit docs release instructions
 
 # What the tests speak to the service with, as an outsider would, and the token that
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
-# What counts instructions. And what watches the service: Prometheus, whose package
-# starts nothing here, since policy-rc.d says no while it is installed.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze python3
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd python3 python3-pip
+# What counts instructions. What watches the service: Prometheus, whose package starts
+# nothing here, since policy-rc.d says no while it is installed. A browser for the page of
+# the documentation, and what generates requests from the OpenAPI document, in a virtual
+# environment of its own.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze chromium python3
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd chromium python3 python3-pip python3-venv
 POLICY = /usr/sbin/policy-rc.d
-tools: programs target/tools/installed
+SCHEMATHESIS = target/schemathesis
+tools: programs target/tools/installed $(SCHEMATHESIS)/installed
 
 programs:
 	@for program in $(PROGRAMS); do \
@@ -26,7 +29,7 @@ programs:
 	}
 
 # What looks at manifests and at the Dockerfile: pinned, and in no other place.
-target/tools/installed: deploy/requirements.txt
+target/tools/installed: deploy/requirements.txt | programs
 	rm -rf target/tools
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
 	  --only-binary :all: --require-hashes --target target/tools/python --requirement deploy/requirements.txt
@@ -47,6 +50,14 @@ manifests:
 	    sed -e '/^#/d' -e 's/^\(.\)/  \1/' deploy/prometheus/$$rules.rules.yml; \
 	  } >$(RULES_OBJECT)-$$rules.yaml; \
 	done
+
+$(SCHEMATHESIS)/installed: tests/schemathesis/requirements.txt | programs
+	python3 -c 'import ensurepip, venv' || { \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv; \
+	}
+	python3 -m venv --clear $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --disable-pip-version-check --quiet --no-deps --requirement $<
+	touch $@
 
 lint:
 	cargo fmt --all --check

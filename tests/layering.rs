@@ -39,6 +39,8 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("webpki", &["tls", "adapters"]),
     ("rcgen", &["cli"]),
     ("prometheus", &["telemetry", "app"]),
+    ("utoipa", &["http"]),
+    ("utoipa_swagger_ui", &["http"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),
 ];

@@ -175,6 +175,7 @@ fn router(on: &InProcess) -> Router {
         service,
         metrics,
         limits,
+        has_docs: false,
     }))
 }
 

@@ -156,6 +156,7 @@ impl App {
         let state = HttpState::from(HttpParts {
             service: Arc::clone(&service),
             metrics,
+            has_docs: config.environment.is_development(),
             limits: HttpLimits {
                 max_body_bytes: server.max_body_bytes.get(),
                 request_timeout: server.request_timeout.as_duration(),

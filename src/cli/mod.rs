@@ -7,6 +7,7 @@ mod dev_pki;
 mod fault;
 mod hsm;
 mod ledger;
+mod openapi;
 mod rekey;
 mod restore;
 mod serve;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Gives the software HSM a new key-encryption key, beside a running service too.
     Rekey(rekey::Arguments),
+    /// Prints the OpenAPI document of the HTTP interface.
+    Openapi,
     /// Looks at the evidence ledger.
     Ledger {
         #[command(subcommand)]
@@ -72,6 +75,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Restore(wanted) => restore::run(arguments.config, &wanted),
         Command::Hsm { command } => hsm::run(&command, arguments.config),
         Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
+        Command::Openapi => openapi::run(),
         Command::Ledger { command } => ledger::run(command, arguments.config),
     }
 }

@@ -64,6 +64,14 @@ impl KeyType {
 
 text_form!(KeyType, "one of RSA-2048, Ed25519, AES-256");
 
+/// What bears this name among these.
+fn by_name<T: Copy>(names: &[(&'static str, T)], text: &str) -> Option<T> {
+    names
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, named)| *named)
+}
+
 /// A signature algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SigningAlgorithm {
@@ -76,13 +84,18 @@ pub enum SigningAlgorithm {
 }
 
 impl SigningAlgorithm {
+    /// Every algorithm by every name that requests may use: its own and that of JOSE.
+    pub const NAMES: [(&'static str, Self); 6] = [
+        (Self::RsaPssSha256.as_str(), Self::RsaPssSha256),
+        ("PS256", Self::RsaPssSha256),
+        (Self::RsaPkcs1v15Sha256.as_str(), Self::RsaPkcs1v15Sha256),
+        ("RS256", Self::RsaPkcs1v15Sha256),
+        (Self::Ed25519.as_str(), Self::Ed25519),
+        ("EdDSA", Self::Ed25519),
+    ];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "RSA-PSS-SHA256" | "PS256" => Some(Self::RsaPssSha256),
-            "RSA-PKCS1v15-SHA256" | "RS256" => Some(Self::RsaPkcs1v15Sha256),
-            "Ed25519" | "EdDSA" => Some(Self::Ed25519),
-            _ => None,
-        }
+        by_name(&Self::NAMES, text)
     }
 
     /// The name in answers; requests may use the JOSE names too.
@@ -110,12 +123,16 @@ pub enum AeadAlgorithm {
 }
 
 impl AeadAlgorithm {
+    /// Every algorithm by every name that requests may use.
+    pub const NAMES: [(&'static str, Self); 4] = [
+        (Self::Aes256Gcm.as_str(), Self::Aes256Gcm),
+        ("A256GCM", Self::Aes256Gcm),
+        (Self::ChaCha20Poly1305.as_str(), Self::ChaCha20Poly1305),
+        ("CHACHA20-POLY1305", Self::ChaCha20Poly1305),
+    ];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "AES-256-GCM" | "A256GCM" => Some(Self::Aes256Gcm),
-            "ChaCha20-Poly1305" | "CHACHA20-POLY1305" => Some(Self::ChaCha20Poly1305),
-            _ => None,
-        }
+        by_name(&Self::NAMES, text)
     }
 
     /// The name in answers.

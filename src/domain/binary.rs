@@ -14,6 +14,10 @@ use super::wire::{Unparsable, WireField};
 pub struct Base64Bytes(Bytes);
 
 impl Base64Bytes {
+    /// Exactly the texts that are read, as a regular expression (ECMA-262).
+    pub const PATTERN: &'static str =
+        "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
     /// Decodes a text.
     ///
     /// # Errors

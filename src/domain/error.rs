@@ -301,6 +301,9 @@ pub enum FieldProblem {
 }
 
 impl FieldProblem {
+    /// Everything that can be.
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Unknown, Self::Invalid, Self::Duplicate];
+
     /// The word in `details.errors`.
     pub const fn as_str(self) -> &'static str {
         match self {

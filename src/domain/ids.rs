@@ -7,6 +7,17 @@ use uuid::Uuid;
 
 use super::wire::text_form;
 
+/// The grammar of the names of tenants, modules and aliases, as a regular expression
+/// (ECMA-262); each has a length of its own.
+pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._:-]*$";
+
+/// The one form of a UUID that is read, as a regular expression (ECMA-262).
+pub const UUID_PATTERN: &str =
+    "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$";
+
+/// The characters of a UUID in that form.
+pub const UUID_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
+
 /// Whether `text` is 1 to `longest` of `A-Za-z0-9._:-` and starts with a letter
 /// or a digit: the one grammar of tenants, aliases and modules.
 fn is_name(text: &str, longest: usize) -> bool {
@@ -28,13 +39,16 @@ pub struct TenantId(String);
 const PLATFORM: &str = "GLOBAL";
 
 impl TenantId {
+    /// The most characters of one.
+    pub const LONGEST: usize = 128;
+
     /// Whether this is the platform itself.
     pub fn is_platform(&self) -> bool {
         self.0 == PLATFORM
     }
 
     fn parse(text: &str) -> Option<Self> {
-        is_name(text, 128).then(|| Self(text.to_owned()))
+        is_name(text, Self::LONGEST).then(|| Self(text.to_owned()))
     }
 
     /// The id as text.
@@ -67,8 +81,11 @@ const SECOND_MODULE_NAMES: [(&str, &str); 9] = [
 ];
 
 impl ModuleId {
+    /// The most characters of one.
+    pub const LONGEST: usize = 64;
+
     fn parse(text: &str) -> Option<Self> {
-        if !is_name(text, 64) {
+        if !is_name(text, Self::LONGEST) {
             return None;
         }
         let first_name = SECOND_MODULE_NAMES
@@ -94,8 +111,11 @@ text_form!(
 pub struct KeyAlias(String);
 
 impl KeyAlias {
+    /// The most characters of one.
+    pub const LONGEST: usize = 128;
+
     fn parse(text: &str) -> Option<Self> {
-        is_name(text, 128).then(|| Self(text.to_owned()))
+        is_name(text, Self::LONGEST).then(|| Self(text.to_owned()))
     }
 
     /// The alias as text, without the `alias/` of a reference.
@@ -134,7 +154,7 @@ macro_rules! uuid_id {
             }
 
             fn parse(text: &str) -> Option<Self> {
-                if text.len() != 36 {
+                if text.len() != UUID_LENGTH {
                     return None;
                 }
                 Uuid::try_parse(text).ok().map(Self)
@@ -193,8 +213,11 @@ pub enum KeyRef {
 }
 
 impl KeyRef {
+    /// What stands before an alias.
+    pub const ALIAS_PREFIX: &'static str = "alias/";
+
     fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("alias/") {
+        match text.strip_prefix(Self::ALIAS_PREFIX) {
             Some(alias) => KeyAlias::parse(alias).map(Self::Alias),
             None => KeyId::parse(text).map(Self::Id),
         }
@@ -203,7 +226,7 @@ impl KeyRef {
     fn as_str(&self) -> impl AsRef<str> {
         match self {
             Self::Id(id) => id.as_str().as_ref().to_owned(),
-            Self::Alias(alias) => format!("alias/{alias}"),
+            Self::Alias(alias) => format!("{}{alias}", Self::ALIAS_PREFIX),
         }
     }
 }

@@ -69,13 +69,11 @@ pub enum RevocationReason {
 }
 
 impl RevocationReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Compromised, Self::Retired, Self::PolicyViolation];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "compromised" => Some(Self::Compromised),
-            "retired" => Some(Self::Retired),
-            "policy_violation" => Some(Self::PolicyViolation),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 
     /// The name on the wire.
@@ -103,12 +101,11 @@ pub enum HsmBackendName {
 }
 
 impl HsmBackendName {
+    /// Every backend.
+    pub const ALL: [Self; 2] = [Self::Software, Self::Pkcs11];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "software" => Some(Self::Software),
-            "pkcs11" => Some(Self::Pkcs11),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
     }
 
     /// The name in metadata and in the store.

@@ -114,12 +114,11 @@ pub enum ApprovalGroup {
 }
 
 impl ApprovalGroup {
+    /// Every group.
+    pub const ALL: [Self; 2] = [Self::KeyLifecycle, Self::TrustAnchor];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "key_lifecycle" => Some(Self::KeyLifecycle),
-            "trust_anchor" => Some(Self::TrustAnchor),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|group| group.as_str() == text)
     }
 
     /// The name in the configuration.

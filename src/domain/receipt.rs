@@ -53,6 +53,24 @@ pub enum ReceiptOperation {
 }
 
 impl ReceiptOperation {
+    /// Every operation.
+    pub const ALL: [Self; 14] = [
+        Self::KeyGenerated,
+        Self::KeyRotated,
+        Self::KeyArchived,
+        Self::KeyUpdated,
+        Self::KeyRevoked,
+        Self::KeyRestored,
+        Self::KeyErasureBegun,
+        Self::KeyErased,
+        Self::SignatureCreated,
+        Self::SignatureVerified,
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::TrustAnchorAdded,
+        Self::TrustAnchorRemoved,
+    ];
+
     /// The name in the receipt.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -369,22 +387,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_operation_has_a_name_to_look_for() {
-        for operation in [
-            ReceiptOperation::KeyGenerated,
-            ReceiptOperation::KeyRotated,
-            ReceiptOperation::KeyArchived,
-            ReceiptOperation::KeyUpdated,
-            ReceiptOperation::KeyRevoked,
-            ReceiptOperation::KeyRestored,
-            ReceiptOperation::KeyErasureBegun,
-            ReceiptOperation::KeyErased,
-            ReceiptOperation::SignatureCreated,
-            ReceiptOperation::SignatureVerified,
-            ReceiptOperation::Encrypt,
-            ReceiptOperation::Decrypt,
-            ReceiptOperation::TrustAnchorAdded,
-            ReceiptOperation::TrustAnchorRemoved,
-        ] {
+        for operation in ReceiptOperation::ALL {
             assert_eq!(operation.as_str().parse().ok(), Some(operation.name()));
             assert!(OperationName::ALL.contains(&operation.name()));
         }

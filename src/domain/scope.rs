@@ -15,13 +15,11 @@ pub enum Environment {
 }
 
 impl Environment {
+    /// Every stage.
+    pub const ALL: [Self; 3] = [Self::Dev, Self::Staging, Self::Prod];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "dev" => Some(Self::Dev),
-            "staging" => Some(Self::Staging),
-            "prod" => Some(Self::Prod),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|stage| stage.as_str() == text)
     }
 
     /// The name on the wire.
@@ -50,14 +48,11 @@ pub enum Plane {
 }
 
 impl Plane {
+    /// Every part.
+    pub const ALL: [Self; 4] = [Self::Laptop, Self::Tenant, Self::Product, Self::Shared];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "laptop" => Some(Self::Laptop),
-            "tenant" => Some(Self::Tenant),
-            "product" => Some(Self::Product),
-            "shared" => Some(Self::Shared),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|plane| plane.as_str() == text)
     }
 
     /// The name on the wire.

@@ -18,6 +18,10 @@ use super::wire::WireField;
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// How instants are written on the wire, as a regular expression (ECMA-262).
+    pub const PATTERN: &'static str =
+        r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z$";
+
     /// The beginning of the calendar.
     pub const EARLIEST: Self = Self(jiff::Timestamp::MIN);
 
@@ -124,6 +128,10 @@ impl WireField for Timestamp {
 pub struct Period(Duration);
 
 impl Period {
+    /// How periods are written, as a regular expression (ECMA-262).
+    pub const PATTERN: &'static str =
+        r"^P(?:[0-9]+D)?(?:T(?:[0-9]+H)?(?:[0-9]+M)?(?:[0-9]+(?:\.[0-9]+)?S)?)?$";
+
     /// A period of so many days of 24 hours.
     pub const fn days(days: u64) -> Self {
         Self(Duration::from_secs(days * 86_400))

@@ -17,13 +17,11 @@ pub enum AnchorType {
 }
 
 impl AnchorType {
+    /// Every type.
+    pub const ALL: [Self; 3] = [Self::InternalCa, Self::ExternalCa, Self::Root];
+
     fn parse(text: &str) -> Option<Self> {
-        match text {
-            "internal_ca" => Some(Self::InternalCa),
-            "external_ca" => Some(Self::ExternalCa),
-            "root" => Some(Self::Root),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
     /// The name on the wire.

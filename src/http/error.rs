@@ -38,7 +38,7 @@ impl IntoResponse for ApiError {
 }
 
 /// The HTTP status of a failure.
-fn status(error: &KmsError) -> StatusCode {
+pub(crate) fn status(error: &KmsError) -> StatusCode {
     match error.code() {
         ErrorCode::InvalidRequest => match error {
             KmsError::InvalidRequest(fault) => request_status(fault),
@@ -73,7 +73,7 @@ fn request_status(fault: &RequestFault) -> StatusCode {
 }
 
 /// Whether the same request may succeed later.
-fn retryable(code: ErrorCode) -> bool {
+pub(crate) fn retryable(code: ErrorCode) -> bool {
     match code {
         ErrorCode::RateLimited | ErrorCode::InternalError | ErrorCode::DependencyUnavailable => {
             true
@@ -227,7 +227,7 @@ fn whole_seconds(duration: Duration) -> u64 {
     (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-fn retry_after_seconds(error: &KmsError) -> Option<u64> {
+pub(crate) fn retry_after_seconds(error: &KmsError) -> Option<u64> {
     match error {
         KmsError::DailyLimitReached { retry_after, .. } => Some(retry_after.as_secs().max(1)),
         KmsError::TooManyRequests { retry_after, .. } => Some(whole_seconds(*retry_after)),

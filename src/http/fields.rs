@@ -237,74 +237,11 @@ fn shortened(name: &str) -> String {
     name.chars().take(LONGEST_ECHOED_NAME).collect()
 }
 
-/// Declares an object of a request: the struct, strict about unknown fields, and
-/// its [`WireObject`] in one, so that the two cannot drift apart. `scoped` adds
-/// the tenant, environment and plane that every request about a key carries.
-macro_rules! wire_object {
-    ($(#[$meta:meta])* scoped $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
-        $crate::http::fields::wire_object! {
-            $(#[$meta])*
-            $name {
-                /// Whose.
-                tenant_id: $crate::domain::ids::TenantId,
-                /// Of which stage.
-                environment: $crate::domain::scope::Environment,
-                /// In which plane.
-                plane: $crate::domain::scope::Plane,
-                $($(#[$doc])* $field: $type,)*
-            }
-        }
-
-        impl $name {
-            /// The compartment that the request names.
-            pub(crate) fn scope(&self) -> $crate::domain::scope::Scope {
-                $crate::domain::scope::Scope {
-                    tenant_id: self.tenant_id.clone(),
-                    environment: self.environment,
-                    plane: self.plane,
-                }
-            }
-        }
-    };
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$meta])*
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields, remote = "Self")]
-        pub(crate) struct $name {
-            $($(#[$doc])* pub(crate) $field: $type,)*
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_map($crate::http::fields::ObjectOnly(
-                    std::marker::PhantomData,
-                ))
-            }
-        }
-
-        impl $crate::http::fields::WireObject for $name {
-            fn faults(
-                object: &serde_json::Map<String, serde_json::Value>,
-            ) -> Vec<$crate::domain::error::FieldFault> {
-                let mut finder =
-                    $crate::http::fields::FaultFinder::new(object, &[$(stringify!($field)),*]);
-                $(finder.check::<$type>(stringify!($field));)*
-                finder.finish()
-            }
-
-            fn read_fields<'de, D: serde::Deserializer<'de>>(object: D) -> Result<Self, D::Error> {
-                // The function that serde derives, which takes more than objects.
-                Self::deserialize(object)
-            }
-        }
-    };
-}
-pub(crate) use wire_object;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::algorithm::KeyType;
+    use crate::http::wire_object::wire_object;
 
     wire_object! {
         /// A request for the tests.

@@ -10,11 +10,14 @@ mod fields;
 pub(crate) mod fuzzing;
 mod handlers;
 mod middleware;
+mod openapi;
 mod opening;
 mod router;
 pub mod server;
 mod stack;
+mod wire_object;
 
+pub use openapi::document as openapi_document;
 pub use router::{api_router, operations_router};
 
 use std::ops::Deref;
@@ -37,6 +40,8 @@ pub struct HttpParts {
     pub metrics: Arc<Metrics>,
     /// The limits.
     pub limits: HttpLimits,
+    /// Whether there is a page that shows the OpenAPI document.
+    pub has_docs: bool,
 }
 
 impl From<HttpParts> for HttpState {

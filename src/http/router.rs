@@ -1,13 +1,14 @@
 //! Every route, once.
 
 use axum::Router;
+use axum::handler::Handler;
 use axum::http::Method;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 
 use super::HttpState;
 use super::error::ApiError;
 use super::handlers::{
-    batches, encryption, keys, ledger, operations, receipts, signing, trust_anchors,
+    batches, docs, encryption, keys, ledger, operations, receipts, signing, trust_anchors,
 };
 use super::stack;
 use crate::domain::error::RequestFault;
@@ -15,60 +16,144 @@ use crate::telemetry::metrics::RequestOperation;
 
 /// The API: everything.
 pub fn api_router(state: HttpState) -> Router {
-    let guarded = Router::new()
-        .route("/kms/v1/keys", post(keys::generate).get(keys::list))
-        .route("/kms/v1/keys/{key_id}", get(keys::show).patch(keys::update))
-        .route("/kms/v1/keys/{key_id}/rotate", post(keys::rotate))
-        .route("/kms/v1/keys/{key_id}/revoke", post(keys::revoke))
-        .route("/kms/v1/keys/{key_id}/archive", post(keys::archive))
-        .route("/kms/v1/keys/{key_id}/restore", post(keys::restore))
-        .route("/kms/v1/keys/{key_id}/versions", get(keys::versions))
-        // An alias has a slash in it; these spare callers its escape (%2F).
-        .route(
-            "/kms/v1/keys/alias/{alias}",
-            get(keys::show).patch(keys::update),
-        )
-        .route("/kms/v1/keys/alias/{alias}/rotate", post(keys::rotate))
-        .route("/kms/v1/keys/alias/{alias}/revoke", post(keys::revoke))
-        .route("/kms/v1/keys/alias/{alias}/archive", post(keys::archive))
-        .route("/kms/v1/keys/alias/{alias}/versions", get(keys::versions))
-        .route("/kms/v1/sign", post(signing::sign))
-        .route("/kms/v1/verify", post(signing::verify))
-        .route("/kms/v1/encrypt", post(encryption::encrypt))
-        .route("/kms/v1/decrypt", post(encryption::decrypt))
-        .route("/kms/v1/sign/batch", post(batches::sign))
-        .route("/kms/v1/verify/batch", post(batches::verify))
-        .route("/kms/v1/encrypt/batch", post(batches::encrypt))
-        .route("/kms/v1/decrypt/batch", post(batches::decrypt))
-        .route(
-            "/kms/v1/trust-anchors",
-            post(trust_anchors::add).get(trust_anchors::list),
-        )
-        .route(
-            "/kms/v1/trust-anchors/{trust_anchor_id}",
-            delete(trust_anchors::remove),
-        )
-        .route("/kms/v1/receipts", get(receipts::list))
-        .route("/kms/v1/receipts/{receipt_id}", get(receipts::show))
-        .route("/kms/v1/ledger/checkpoint", get(ledger::checkpoint))
-        .route("/kms/v1/ledger/consistency", get(ledger::consistency))
-        .route("/kms/v1/ledger/keys", get(ledger::keys))
-        .route("/kms/v1/ledger/tile/{*tile}", get(ledger::tile))
-        .route("/kms/v1/config", get(operations::config));
-    let routes = stack::guarded(guarded, &state).merge(probes());
+    let mut routes = stack::guarded(guarded().router, &state).merge(probes().router);
+    if state.has_docs {
+        routes = routes.merge(docs());
+    }
     finish(routes, state)
+}
+
+/// What works with keys and receipts, or says something about them: for known callers.
+fn guarded() -> Routes {
+    Routes::new()
+        .on(Method::POST, "/kms/v1/keys", keys::generate)
+        .on(Method::GET, "/kms/v1/keys", keys::list)
+        .on(Method::GET, "/kms/v1/keys/{key_id}", keys::show)
+        .on(Method::PATCH, "/kms/v1/keys/{key_id}", keys::update)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/rotate", keys::rotate)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/revoke", keys::revoke)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/archive", keys::archive)
+        .on(Method::POST, "/kms/v1/keys/{key_id}/restore", keys::restore)
+        .on(
+            Method::GET,
+            "/kms/v1/keys/{key_id}/versions",
+            keys::versions,
+        )
+        // An alias has a slash in it; these spare callers its escape (%2F).
+        .on(Method::GET, "/kms/v1/keys/alias/{alias}", keys::show)
+        .on(Method::PATCH, "/kms/v1/keys/alias/{alias}", keys::update)
+        .on(
+            Method::POST,
+            "/kms/v1/keys/alias/{alias}/rotate",
+            keys::rotate,
+        )
+        .on(
+            Method::POST,
+            "/kms/v1/keys/alias/{alias}/revoke",
+            keys::revoke,
+        )
+        .on(
+            Method::POST,
+            "/kms/v1/keys/alias/{alias}/archive",
+            keys::archive,
+        )
+        .on(
+            Method::GET,
+            "/kms/v1/keys/alias/{alias}/versions",
+            keys::versions,
+        )
+        .on(Method::POST, "/kms/v1/sign", signing::sign)
+        .on(Method::POST, "/kms/v1/verify", signing::verify)
+        .on(Method::POST, "/kms/v1/encrypt", encryption::encrypt)
+        .on(Method::POST, "/kms/v1/decrypt", encryption::decrypt)
+        .on(Method::POST, "/kms/v1/sign/batch", batches::sign)
+        .on(Method::POST, "/kms/v1/verify/batch", batches::verify)
+        .on(Method::POST, "/kms/v1/encrypt/batch", batches::encrypt)
+        .on(Method::POST, "/kms/v1/decrypt/batch", batches::decrypt)
+        .on(Method::POST, "/kms/v1/trust-anchors", trust_anchors::add)
+        .on(Method::GET, "/kms/v1/trust-anchors", trust_anchors::list)
+        .on(
+            Method::DELETE,
+            "/kms/v1/trust-anchors/{trust_anchor_id}",
+            trust_anchors::remove,
+        )
+        .on(Method::GET, "/kms/v1/receipts", receipts::list)
+        .on(Method::GET, "/kms/v1/receipts/{receipt_id}", receipts::show)
+        .on(Method::GET, "/kms/v1/ledger/checkpoint", ledger::checkpoint)
+        .on(
+            Method::GET,
+            "/kms/v1/ledger/consistency",
+            ledger::consistency,
+        )
+        .on(Method::GET, "/kms/v1/ledger/keys", ledger::keys)
+        .on(Method::GET, "/kms/v1/ledger/tile/{*tile}", ledger::tile)
+        .on(Method::GET, "/kms/v1/config", operations::config)
+        .on(Method::GET, "/kms/v1/openapi.json", operations::openapi)
 }
 
 /// The operations listener: probes and metrics, and nothing that needs a caller.
 pub fn operations_router(state: HttpState) -> Router {
-    finish(probes(), state)
+    finish(probes().router, state)
 }
 
-fn probes() -> Router<HttpState> {
+fn probes() -> Routes {
+    Routes::new()
+        .on(Method::GET, "/health", operations::liveness)
+        .on(Method::GET, "/kms/v1/health", operations::readiness)
+        .on(Method::GET, "/kms/v1/metrics", operations::metrics)
+}
+
+/// The page that shows the OpenAPI document, on a developer's machine. It is about the
+/// interface and no part of it, so the document does not have it. A browser that asks for
+/// a page has no token to show, so nobody is asked for one; there is nothing in it that
+/// `kms openapi` does not print.
+fn docs() -> Router<HttpState> {
     Router::new()
-        .route("/health", get(operations::liveness))
-        .route("/kms/v1/health", get(operations::readiness))
-        .route("/kms/v1/metrics", get(operations::metrics))
+        .route("/kms/v1/docs", get(docs::page))
+        .route("/kms/v1/docs/{file}", get(docs::file))
+}
+
+/// Routes, and the list of them: a router does not tell what is in it, and the OpenAPI
+/// document is held to that.
+struct Routes {
+    router: Router<HttpState>,
+    #[cfg(test)]
+    listed: Vec<(Method, &'static str)>,
+}
+
+impl Routes {
+    fn new() -> Self {
+        Self {
+            router: Router::new(),
+            #[cfg(test)]
+            listed: Vec::new(),
+        }
+    }
+
+    /// Lets a handler answer this method of this path.
+    fn on<H: Handler<T, HttpState>, T: 'static>(
+        mut self,
+        method: Method,
+        path: &'static str,
+        handler: H,
+    ) -> Self {
+        let answers = match method {
+            Method::POST => post(handler),
+            Method::PATCH => patch(handler),
+            Method::DELETE => delete(handler),
+            _ => get(handler),
+        };
+        self.router = self.router.route(path, answers);
+        #[cfg(test)]
+        self.listed.push((method, path));
+        self
+    }
+}
+
+/// Every route of the API listener: what the document is held to.
+#[cfg(test)]
+pub(crate) fn every_route() -> Vec<(Method, &'static str)> {
+    [guarded().listed, probes().listed].concat()
 }
 
 fn finish(routes: Router<HttpState>, state: HttpState) -> Router {
@@ -128,6 +213,7 @@ pub(crate) fn operation_of(method: &Method, route: &str) -> RequestOperation {
         }
         "/kms/v1/ledger/tile/{*tile}" => Operation::ReadLedgerTile,
         "/kms/v1/config" => Operation::Config,
+        "/kms/v1/openapi.json" | "/kms/v1/docs" | "/kms/v1/docs/{file}" => Operation::OpenApi,
         "/health" | "/kms/v1/health" => Operation::Health,
         "/kms/v1/metrics" => Operation::Metrics,
         _ => Operation::Unknown,

@@ -69,7 +69,7 @@ pub(crate) enum CacheFor {
 
 impl CacheFor {
     /// A year (RFC 9111 §5.2.2, RFC 8246).
-    const fn header(self) -> HeaderValue {
+    pub(crate) const fn header(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Everybody => "public, max-age=31536000, immutable",
             Self::CallerOnly => "private, max-age=31536000, immutable",
@@ -77,9 +77,20 @@ impl CacheFor {
     }
 }
 
+/// Says of an answer, as its extension, that it is a part of a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Page;
+
+/// What the page may load: from here and nowhere else. Its library sets styles and
+/// pictures of its own in place.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
 /// What a browser must not do with an answer, whatever is in it. None of them is
-/// ever a page, a frame or a script of somebody's.
-const HARDENING: [(HeaderName, HeaderValue); 6] = [
+/// a page, a frame or a script of somebody's, but for [`Page`].
+pub(crate) const HARDENING: [(HeaderName, HeaderValue); 6] = [
     // Answers hold plaintexts (RFC 9111 §5.2.2.5).
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -104,7 +115,7 @@ const HARDENING: [(HeaderName, HeaderValue); 6] = [
 ];
 
 /// A year (RFC 6797 §6.1), over TLS only: §7.2 forbids it elsewhere.
-const STRICT_TRANSPORT: HeaderValue =
+pub(crate) const STRICT_TRANSPORT: HeaderValue =
     HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// Tells browsers; see above.
@@ -123,12 +134,16 @@ impl Around for Harden {
 
     fn leave(&self, is_secure: bool, mut response: Response) -> Response {
         let cache = response.extensions().get::<CacheFor>().copied();
+        let page = response.extensions().get::<Page>().copied();
         let headers = response.headers_mut();
         for (name, value) in HARDENING {
             headers.insert(name, value);
         }
         if let Some(cache) = cache {
             headers.insert(header::CACHE_CONTROL, cache.header());
+        }
+        if page.is_some() {
+            headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
         }
         if is_secure {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
@@ -155,7 +170,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let [limit, remaining, reset] = RATE_HEADERS;
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::CONTENT_TYPE,
             header::AUTHORIZATION,
@@ -238,6 +253,7 @@ mod tests {
         HttpState::from(HttpParts {
             service: Arc::new(KmsService::new(ports, policy, Arc::clone(&metrics))),
             metrics,
+            has_docs: false,
             limits: HttpLimits {
                 max_body_bytes: 1024,
                 request_timeout: Duration::from_secs(5),

@@ -30,6 +30,9 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Unhealthy];
+
     /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +55,9 @@ pub enum CheckStatus {
 }
 
 impl CheckStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Pass, Self::Warn, Self::Fail];
+
     /// The word on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,9 @@ use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::{APPROVAL, KmsProcess, SCOPE_QUERY, all, base64, eventually, in_scope};
+use crate::support::{
+    APPROVAL, Answer, KmsProcess, SCOPE_QUERY, all, base64, eventually, in_scope,
+};
 
 /// Room for a test that asks as fast as it can.
 const UNLIMITED: [(&str, &str); 2] = [
@@ -45,11 +47,10 @@ fn random(from: usize, below: usize) -> usize {
 
 /// Asks once; `None` once the process is gone. The answer and its request id.
 async fn ask(request: reqwest::RequestBuilder) -> Option<(u16, Value, String)> {
-    let response = request.send().await.ok()?;
-    let status = response.status().as_u16();
-    let request_id = response.headers().get("x-request-id")?;
+    let answer = Answer::attempt(request).await?;
+    let request_id = answer.headers.get("x-request-id")?;
     let request_id = request_id.to_str().expect("text").to_owned();
-    Some((status, response.json().await.ok()?, request_id))
+    Some((answer.status.as_u16(), answer.body, request_id))
 }
 
 fn sign_request(kms: &KmsProcess, key_id: &str) -> reqwest::RequestBuilder {

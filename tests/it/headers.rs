@@ -144,7 +144,7 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
     assert_eq!(answer.status, 200);
     assert_eq!(header(&answer, "access-control-allow-origin"), "*");
     let methods = header(&answer, "access-control-allow-methods");
-    assert_eq!(methods, "GET,POST,DELETE");
+    assert_eq!(methods, "GET,POST,PATCH,DELETE");
     assert_eq!(header(&answer, "access-control-max-age"), "600");
     assert_hardened(&answer);
     let allowed = header(&answer, "access-control-allow-headers").to_lowercase();

@@ -51,10 +51,8 @@ impl TestKms {
     async fn tile(&self, module: &str, tile: &str) -> (u16, Vec<u8>) {
         let path = format!("/kms/v1/ledger/tile/{tile}");
         let request = self.request(Method::GET, &path);
-        let answer = request.header("X-Module-Id", module).send().await;
-        let answer = answer.expect("an answer");
-        let status = answer.status().as_u16();
-        (status, answer.bytes().await.expect("a body").to_vec())
+        let answer = Answer::of(request.header("X-Module-Id", module)).await;
+        (answer.status.as_u16(), answer.bytes)
     }
 
     /// The proof of a receipt, checked with the key; answers leaf and place.

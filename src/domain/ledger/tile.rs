@@ -66,6 +66,12 @@ pub struct TilePath {
 }
 
 impl TilePath {
+    /// The form of a path, as a regular expression (ECMA-262). Of its longest numbers some
+    /// are larger than any tree.
+    pub const PATTERN: &'static str = "^(?:entries|[0-9]|[1-5][0-9]|6[0-3])/\
+        (?:[0-9]{3}|x(?:[1-9][0-9]{2}|0[1-9][0-9]|00[1-9])/(?:x[0-9]{3}/){0,4}[0-9]{3})\
+        (?:[.]p/(?:[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$";
+
     fn parse(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once('/')?;
         let kind = match kind {

@@ -1,80 +1,119 @@
-//! What callers get, object by object.
+//! What callers get of keys, object by object.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use serde_json::value::RawValue;
-
+use super::fields::{Cursor, LineCursor};
 use crate::domain::algorithm::{Algorithm, KeyType};
-use crate::domain::ids::{KeyAlias, KeyId, ModuleId, ReceiptId, TenantId, TrustAnchorId};
+use crate::domain::ids::{KeyAlias, KeyId, ModuleId, ReceiptId, TenantId};
 use crate::domain::key::{HsmBackendName, KeyRecord, KeyState, RevocationReason};
 use crate::domain::key_usage::KeyUsageSet;
-use crate::domain::policy::ApprovalGroup;
 use crate::domain::scope::{Environment, Plane};
 use crate::domain::time::{Period, Timestamp};
-use crate::domain::trust_anchor::{AnchorType, TrustAnchor};
-use crate::http::error::ErrorBody;
+use crate::http::openapi::answer_object;
+use crate::http::openapi::texts::PublicKeyPem;
 use crate::service::UsageReport;
 
-/// 201 of `POST /kms/v1/keys`.
-#[derive(Serialize)]
-pub(crate) struct GeneratedAnswer {
-    pub(crate) key_id: KeyId,
-    pub(crate) public_key: Option<String>,
-    pub(crate) key_type: KeyType,
-    pub(crate) key_state: KeyState,
-    pub(crate) algorithms: Vec<Algorithm>,
-    pub(crate) valid_until: Timestamp,
-    pub(crate) receipt_id: ReceiptId,
+answer_object! {
+    /// 201 of `POST /kms/v1/keys`.
+    GeneratedAnswer {
+        /// The key.
+        pub(crate) key_id: KeyId,
+        /// The public half: SPKI in PEM; `null` for a symmetric key.
+        pub(crate) public_key: Option<String> => Option<PublicKeyPem>,
+        /// What kind of key.
+        pub(crate) key_type: KeyType,
+        /// Where it stands in its life.
+        pub(crate) key_state: KeyState,
+        /// What its backend can do with it, the default first.
+        pub(crate) algorithms: Vec<Algorithm>,
+        /// Until when it signs and encrypts.
+        pub(crate) valid_until: Timestamp,
+        /// The receipt of this.
+        pub(crate) receipt_id: ReceiptId,
+    }
 }
 
-/// 200 of `GET /kms/v1/keys`.
-#[derive(Serialize)]
-pub(crate) struct KeyListAnswer {
-    pub(crate) keys: Vec<KeyAnswer>,
-    pub(crate) next_cursor: Option<String>,
+answer_object! {
+    /// 200 of `GET /kms/v1/keys`.
+    KeyListAnswer {
+        /// The page.
+        pub(crate) keys: Vec<KeyAnswer>,
+        /// Where the next page begins; `null` where this is the last.
+        pub(crate) next_cursor: Option<String> => Option<Cursor>,
+    }
 }
 
-/// A key's metadata.
-#[derive(Serialize)]
-pub(crate) struct KeyAnswer {
-    key_id: KeyId,
-    tenant_id: TenantId,
-    environment: Environment,
-    plane: Plane,
-    key_type: KeyType,
-    key_usage: KeyUsageSet,
-    key_alias: Option<KeyAlias>,
-    key_state: KeyState,
-    algorithms: Vec<Algorithm>,
-    public_key: Option<String>,
-    access_policy: AccessPolicyAnswer,
-    hsm_backend: HsmBackendName,
-    created_at: Timestamp,
-    created_by: ModuleId,
-    valid_until: Timestamp,
-    rotation_count: u32,
-    predecessor_key_id: Option<KeyId>,
-    successor_key_id: Option<KeyId>,
-    rotated_at: Option<Timestamp>,
-    grace_until: Option<Timestamp>,
-    archived_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
-    revocation_reason: Option<RevocationReason>,
-    erase_at: Option<Timestamp>,
-    rotation_period: Option<Period>,
-    rotate_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<UsageAnswer>,
+answer_object! {
+    /// A key's metadata.
+    KeyAnswer {
+        /// The key.
+        key_id: KeyId,
+        /// Whose.
+        tenant_id: TenantId,
+        /// Of which stage.
+        environment: Environment,
+        /// In which plane of the platform.
+        plane: Plane,
+        /// What kind of key.
+        key_type: KeyType,
+        /// What for.
+        key_usage: KeyUsageSet,
+        /// The alias of its line.
+        key_alias: Option<KeyAlias>,
+        /// Where it stands in its life.
+        key_state: KeyState,
+        /// What its backend can do with it, the default first.
+        algorithms: Vec<Algorithm>,
+        /// The public half: SPKI in PEM; `null` for a symmetric key.
+        public_key: Option<String> => Option<PublicKeyPem>,
+        /// Who may use it, and how often.
+        access_policy: AccessPolicyAnswer,
+        /// Which backend holds it.
+        hsm_backend: HsmBackendName,
+        /// When it was made.
+        created_at: Timestamp,
+        /// The module that had it made.
+        created_by: ModuleId,
+        /// Until when it signs and encrypts.
+        valid_until: Timestamp,
+        /// How many rotations lie before it in its line.
+        rotation_count: u32,
+        /// The key that it replaced.
+        predecessor_key_id: Option<KeyId>,
+        /// The key that replaced it.
+        successor_key_id: Option<KeyId>,
+        /// When it was replaced.
+        rotated_at: Option<Timestamp>,
+        /// Until when its grace period lasts.
+        grace_until: Option<Timestamp>,
+        /// When it was archived.
+        archived_at: Option<Timestamp>,
+        /// When it was revoked.
+        revoked_at: Option<Timestamp>,
+        /// Why it was revoked.
+        revocation_reason: Option<RevocationReason>,
+        /// When the secret of a revoked key goes; `null` once it is gone.
+        erase_at: Option<Timestamp>,
+        /// Its own schedule; `null` where its type's holds.
+        rotation_period: Option<Period>,
+        /// When it is replaced without anybody asking.
+        rotate_at: Option<Timestamp>,
+        /// How much it is used.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        usage: Option<UsageAnswer>,
+    }
 }
 
-/// How much a key is used.
-#[derive(Serialize)]
-struct UsageAnswer {
-    used: u64,
-    limit: u64,
-    resets_at: Timestamp,
-    last_used_at: Option<Timestamp>,
+answer_object! {
+    /// How much a key is used.
+    UsageAnswer {
+        /// Uses this UTC day.
+        used: u64,
+        /// Uses a UTC day that are allowed.
+        limit: u64,
+        /// When the count starts over.
+        resets_at: Timestamp,
+        /// When it was last used.
+        last_used_at: Option<Timestamp>,
+    }
 }
 
 impl From<UsageReport> for UsageAnswer {
@@ -98,42 +137,62 @@ impl KeyAnswer {
     }
 }
 
-/// 200 of `PATCH /kms/v1/keys/{key_id}`: the metadata, and the receipt.
-#[derive(Serialize)]
-pub(crate) struct UpdatedAnswer {
-    #[serde(flatten)]
-    pub(crate) key: KeyAnswer,
-    pub(crate) receipt_id: ReceiptId,
+answer_object! {
+    /// 200 of `PATCH /kms/v1/keys/{key_id}`: the metadata, and the receipt.
+    UpdatedAnswer {
+        #[serde(flatten)]
+        pub(crate) key: KeyAnswer,
+        /// The receipt of this.
+        pub(crate) receipt_id: ReceiptId,
+    }
 }
 
-/// 200 of archive and restore.
-#[derive(Serialize)]
-pub(crate) struct ArchivedAnswer {
-    pub(crate) key_id: KeyId,
-    pub(crate) key_state: KeyState,
-    pub(crate) archived_at: Option<Timestamp>,
-    pub(crate) receipt_id: ReceiptId,
+answer_object! {
+    /// 200 of archive and restore.
+    ArchivedAnswer {
+        /// The key.
+        pub(crate) key_id: KeyId,
+        /// Where it stands in its life.
+        pub(crate) key_state: KeyState,
+        /// When it was archived.
+        pub(crate) archived_at: Option<Timestamp>,
+        /// The receipt of this.
+        pub(crate) receipt_id: ReceiptId,
+    }
 }
 
-/// 200 of versions: a line of rotations.
-#[derive(Serialize)]
-pub(crate) struct VersionsAnswer {
-    pub(crate) versions: Vec<VersionAnswer>,
-    pub(crate) next_cursor: Option<String>,
+answer_object! {
+    /// 200 of versions: a line of rotations.
+    VersionsAnswer {
+        /// The page, the oldest first.
+        pub(crate) versions: Vec<VersionAnswer>,
+        /// Where the next page begins; `null` where this is the last.
+        pub(crate) next_cursor: Option<String> => Option<LineCursor>,
+    }
 }
 
-/// One key of a line.
-#[derive(Serialize)]
-pub(crate) struct VersionAnswer {
-    key_id: KeyId,
-    key_state: KeyState,
-    rotation_count: u32,
-    created_at: Timestamp,
-    valid_until: Timestamp,
-    rotated_at: Option<Timestamp>,
-    grace_until: Option<Timestamp>,
-    archived_at: Option<Timestamp>,
-    revoked_at: Option<Timestamp>,
+answer_object! {
+    /// One key of a line.
+    VersionAnswer {
+        /// The key.
+        key_id: KeyId,
+        /// Where it stands in its life.
+        key_state: KeyState,
+        /// How many rotations lie before it in its line.
+        rotation_count: u32,
+        /// When it was made.
+        created_at: Timestamp,
+        /// Until when it signs and encrypts.
+        valid_until: Timestamp,
+        /// When it was replaced.
+        rotated_at: Option<Timestamp>,
+        /// Until when its grace period lasts.
+        grace_until: Option<Timestamp>,
+        /// When it was archived.
+        archived_at: Option<Timestamp>,
+        /// When it was revoked.
+        revoked_at: Option<Timestamp>,
+    }
 }
 
 impl From<KeyRecord> for VersionAnswer {
@@ -152,11 +211,16 @@ impl From<KeyRecord> for VersionAnswer {
     }
 }
 
-#[derive(Serialize)]
-struct AccessPolicyAnswer {
-    allowed_modules: Vec<ModuleId>,
-    requires_approval: bool,
-    max_usage_per_day: u64,
+answer_object! {
+    /// Who may use a key, and how often.
+    AccessPolicyAnswer {
+        /// The modules that may use the key.
+        allowed_modules: Vec<ModuleId>,
+        /// Whether every use needs an approval.
+        requires_approval: bool,
+        /// Uses a UTC day.
+        max_usage_per_day: u64,
+    }
 }
 
 impl From<KeyRecord> for KeyAnswer {
@@ -197,165 +261,34 @@ impl From<KeyRecord> for KeyAnswer {
     }
 }
 
-/// 200 of rotate.
-#[derive(Serialize)]
-pub(crate) struct RotatedAnswer {
-    pub(crate) old_key_id: KeyId,
-    pub(crate) new_key_id: KeyId,
-    pub(crate) new_public_key: Option<String>,
-    pub(crate) grace_until: Option<Timestamp>,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of revoke.
-#[derive(Serialize)]
-pub(crate) struct RevokedAnswer {
-    pub(crate) key_id: KeyId,
-    pub(crate) revoked_at: Timestamp,
-    pub(crate) key_state: KeyState,
-    pub(crate) erase_at: Option<Timestamp>,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 201 of `POST /kms/v1/trust-anchors`.
-#[derive(Serialize)]
-pub(crate) struct TrustAnchorAnswer {
-    pub(crate) trust_anchor_id: TrustAnchorId,
-    pub(crate) anchor_type: AnchorType,
-    pub(crate) fingerprint: String,
-    pub(crate) subject: String,
-    pub(crate) not_after: Timestamp,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of `GET /kms/v1/trust-anchors`.
-#[derive(Serialize)]
-pub(crate) struct TrustAnchorListAnswer {
-    pub(crate) trust_anchors: Vec<TrustAnchorEntry>,
-    pub(crate) next_cursor: Option<String>,
-}
-
-/// An anchor among others.
-#[derive(Serialize)]
-pub(crate) struct TrustAnchorEntry {
-    trust_anchor_id: TrustAnchorId,
-    tenant_id: TenantId,
-    environment: Environment,
-    plane: Plane,
-    anchor_type: AnchorType,
-    fingerprint: String,
-    subject: String,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    added_at: Timestamp,
-    added_by: ModuleId,
-}
-
-impl From<TrustAnchor> for TrustAnchorEntry {
-    fn from(anchor: TrustAnchor) -> Self {
-        Self {
-            trust_anchor_id: anchor.trust_anchor_id,
-            tenant_id: anchor.scope.tenant_id,
-            environment: anchor.scope.environment,
-            plane: anchor.scope.plane,
-            anchor_type: anchor.anchor_type,
-            fingerprint: anchor.certificate.fingerprint,
-            subject: anchor.certificate.subject,
-            not_before: anchor.certificate.not_before,
-            not_after: anchor.certificate.not_after,
-            added_at: anchor.added_at,
-            added_by: anchor.added_by,
-        }
+answer_object! {
+    /// 200 of rotate.
+    RotatedAnswer {
+        /// The key that was replaced.
+        pub(crate) old_key_id: KeyId,
+        /// The key that takes its place.
+        pub(crate) new_key_id: KeyId,
+        /// Its public half: SPKI in PEM; `null` for a symmetric key.
+        pub(crate) new_public_key: Option<String> => Option<PublicKeyPem>,
+        /// Until when its grace period lasts.
+        pub(crate) grace_until: Option<Timestamp>,
+        /// The receipt of this.
+        pub(crate) receipt_id: ReceiptId,
     }
 }
 
-/// 200 of `DELETE /kms/v1/trust-anchors/{trust_anchor_id}`.
-#[derive(Serialize)]
-pub(crate) struct TrustAnchorRemovedAnswer {
-    pub(crate) trust_anchor_id: TrustAnchorId,
-    pub(crate) removed_at: Timestamp,
-    pub(crate) receipt_id: ReceiptId,
-}
-
-/// 200 of `GET /kms/v1/receipts/{receipt_id}`. The receipt is what the ledger
-/// keeps, byte for byte, so that its signature can be checked as it stands.
-#[derive(Serialize)]
-pub(crate) struct ReceiptAnswer {
-    pub(crate) receipt: Box<RawValue>,
-    pub(crate) leaf_index: u64,
-    pub(crate) tree_size: u64,
-    pub(crate) inclusion_proof: Vec<String>,
-    pub(crate) checkpoint: String,
-}
-
-/// 200 of `GET /kms/v1/receipts`.
-#[derive(Serialize)]
-pub(crate) struct ReceiptListAnswer {
-    pub(crate) receipts: Vec<ReceiptEntry>,
-    pub(crate) next_cursor: Option<String>,
-}
-
-/// A receipt among others.
-#[derive(Serialize)]
-pub(crate) struct ReceiptEntry {
-    pub(crate) receipt: Box<RawValue>,
-    pub(crate) leaf_index: u64,
-}
-
-/// 200 of `GET /kms/v1/ledger/consistency`.
-#[derive(Serialize)]
-pub(crate) struct ConsistencyAnswer {
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-    pub(crate) consistency_proof: Vec<String>,
-    pub(crate) checkpoint: String,
-}
-
-/// 200 of `GET /kms/v1/ledger/keys`.
-#[derive(Serialize)]
-pub(crate) struct LedgerKeysAnswer {
-    pub(crate) keys: Vec<LedgerKeyEntry>,
-}
-
-/// A key that signs the ledger or has signed it.
-#[derive(Serialize)]
-pub(crate) struct LedgerKeyEntry {
-    pub(crate) verifier_key: String,
-    pub(crate) from_size: u64,
-    pub(crate) handover: Option<String>,
-}
-
-/// `GET /kms/v1/health`
-#[derive(Serialize)]
-pub(crate) struct HealthAnswer {
-    pub(crate) status: &'static str,
-    pub(crate) checks: Vec<CheckAnswer>,
-    /// What every answer has that is not 2xx.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) error: Option<ErrorBody>,
-}
-
-#[derive(Serialize)]
-pub(crate) struct CheckAnswer {
-    pub(crate) name: &'static str,
-    pub(crate) status: &'static str,
-    pub(crate) detail: String,
-}
-
-/// `GET /health`
-#[derive(Serialize)]
-pub(crate) struct LivenessAnswer {
-    pub(crate) status: &'static str,
-    pub(crate) service: &'static str,
-    pub(crate) version: &'static str,
-}
-
-/// `GET /kms/v1/config`
-#[derive(Serialize)]
-pub(crate) struct ConfigAnswer {
-    pub(crate) key_rotation_schedule: BTreeMap<&'static str, Period>,
-    pub(crate) rotation_grace_period: Period,
-    pub(crate) allowed_algorithms: Vec<Algorithm>,
-    pub(crate) max_usage_per_day_default: u64,
-    pub(crate) dual_authorization_required_operations: Vec<ApprovalGroup>,
+answer_object! {
+    /// 200 of revoke.
+    RevokedAnswer {
+        /// The key.
+        pub(crate) key_id: KeyId,
+        /// When it was revoked.
+        pub(crate) revoked_at: Timestamp,
+        /// Where it stands in its life.
+        pub(crate) key_state: KeyState,
+        /// When the secret of a revoked key goes; `null` once it is gone.
+        pub(crate) erase_at: Option<Timestamp>,
+        /// The receipt of this.
+        pub(crate) receipt_id: ReceiptId,
+    }
 }

@@ -15,7 +15,9 @@ use crate::domain::error::{FieldFault, FieldProblem};
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId};
 use crate::domain::wire::WireField;
 use crate::http::error::FailureBody;
-use crate::http::fields::{WireObject, below, wire_object};
+use crate::http::fields::{WireObject, below};
+use crate::http::openapi::answer_object;
+use crate::http::wire_object::wire_object;
 
 wire_object! {
     /// `POST /kms/v1/sign/batch`
@@ -189,7 +191,7 @@ impl<'de, I: Deserialize<'de>> Deserialize<'de> for ItemList<I> {
 pub(crate) struct Reference(String);
 
 impl Reference {
-    const MOST_CHARACTERS: usize = 128;
+    pub(super) const MOST_CHARACTERS: usize = 128;
 
     /// The text.
     pub(crate) fn into_text(self) -> String {
@@ -245,30 +247,70 @@ pub(crate) enum ItemOutcome<T> {
     },
 }
 
-/// A signature among others.
-#[derive(Serialize)]
-pub(crate) struct SignedItem {
-    pub(crate) signature: String,
+answer_object! {
+    /// A signature.
+    SignedItem {
+        /// The signature.
+        pub(crate) signature: String => Base64Bytes,
+    }
 }
 
-/// A verdict among others.
-#[derive(Serialize)]
-pub(crate) struct VerifiedItem {
-    pub(crate) valid: bool,
-    pub(crate) status: &'static str,
+answer_object! {
+    /// What a signature turned out to be.
+    VerifiedItem {
+        /// Whether the signature is good.
+        pub(crate) valid: bool,
+        /// The same as a word.
+        pub(crate) status: &'static str => Verdict,
+    }
 }
 
-/// A ciphertext among others.
-#[derive(Serialize)]
-pub(crate) struct EncryptedItem {
-    pub(crate) ciphertext: String,
-    pub(crate) iv: String,
+answer_object! {
+    /// A ciphertext.
+    EncryptedItem {
+        /// The ciphertext with its tag at the end.
+        pub(crate) ciphertext: String => Base64Bytes,
+        /// The nonce that it was encrypted under.
+        pub(crate) iv: String => NonceField,
+    }
 }
 
-/// A plaintext among others.
-#[derive(Serialize)]
-pub(crate) struct DecryptedItem {
-    pub(crate) plaintext: String,
+answer_object! {
+    /// A plaintext.
+    DecryptedItem {
+        /// The plaintext.
+        pub(crate) plaintext: String => Base64Bytes,
+    }
+}
+
+/// What a signature turned out to be, in the words that M27 reads.
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// It is good.
+    Verified,
+    /// It is not.
+    Failed,
+}
+
+impl Verdict {
+    /// Both.
+    pub(crate) const ALL: [Self; 2] = [Self::Verified, Self::Failed];
+
+    /// The verdict on a signature that is good, or is not.
+    pub(crate) fn of(valid: bool) -> Self {
+        match valid {
+            true => Self::Verified,
+            false => Self::Failed,
+        }
+    }
+
+    /// The word.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 #[cfg(test)]

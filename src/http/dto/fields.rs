@@ -1,7 +1,9 @@
 //! Fields that only the wire knows: what they hold, and what a wrong one is told.
 
+use std::fmt;
 use std::time::Duration;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
 use crate::domain::binary::Base64Bytes;
@@ -28,7 +30,7 @@ impl<'de> Deserialize<'de> for ApprovalTokenField {
 pub(crate) struct ModuleList(pub(crate) Vec<ModuleId>);
 
 /// More modules than the platform will ever have.
-const MOST_MODULES: usize = 256;
+pub(super) const MOST_MODULES: usize = 256;
 
 impl WireField for ModuleList {
     const EXPECTED: &'static str = "a list of 1 to 256 modules such as M21";
@@ -44,6 +46,9 @@ impl<'de> Deserialize<'de> for ModuleList {
     }
 }
 
+/// [`LARGEST_DAILY_LIMIT`], which a `f64` keeps exactly.
+const LARGEST_WHOLE: f64 = LARGEST_DAILY_LIMIT as f64;
+
 /// Uses a UTC day.
 pub(crate) struct DailyLimit(pub(crate) u64);
 
@@ -53,7 +58,29 @@ impl WireField for DailyLimit {
 
 impl<'de> Deserialize<'de> for DailyLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let limit = u64::deserialize(deserializer)?;
+        struct WholeNumber;
+
+        impl Visitor<'_> for WholeNumber {
+            type Value = u64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(DailyLimit::EXPECTED)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u64, E> {
+                Ok(number)
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<u64, E> {
+                let is_whole = number.fract() == 0.0 && (0.0..=LARGEST_WHOLE).contains(&number);
+                is_whole
+                    .then_some(number as u64)
+                    .ok_or_else(|| E::custom(DailyLimit::EXPECTED))
+            }
+        }
+
+        // 10.0 is a whole number too (JSON Schema Core 2020-12, 4.2.3), and some write it so.
+        let limit = deserializer.deserialize_any(WholeNumber)?;
         if (1..=LARGEST_DAILY_LIMIT).contains(&limit) {
             Ok(Self(limit))
         } else {
@@ -66,6 +93,16 @@ impl<'de> Deserialize<'de> for DailyLimit {
 pub(crate) struct RotationPeriodField(pub(crate) Period);
 
 impl RotationPeriodField {
+    /// The spellings that are promised, as a regular expression (ECMA-262): those of
+    /// answers, any number of one unit, and the short form. Of what else ISO 8601 has
+    /// most is read too.
+    pub(super) const PATTERN: &'static str = "^(?:P(?:36500D|\
+        (?:[1-9][0-9]{0,3}|[12][0-9]{4}|3[0-5][0-9]{3}|36[0-4][0-9]{2})D\
+        (?:T(?:(?:1?[0-9]|2[0-3])H(?:[1-5]?[0-9]M)?(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|\
+        [1-5]?[0-9]M(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-5]?[0-9](?:[.][0-9]{1,6})?S))?|\
+        T(?:[1-9][0-9]{0,4}H(?:[1-5]?[0-9]M)?(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|\
+        [1-9][0-9]{0,6}M(?:[1-5]?[0-9](?:[.][0-9]{1,6})?S)?|[1-9][0-9]{0,8}(?:[.][0-9]{1,6})?S))|\
+        [1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d)$";
     const SHORTEST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 }
@@ -153,7 +190,7 @@ pub(crate) struct PageLimit(pub(crate) usize);
 impl PageLimit {
     /// Where the query says nothing.
     pub(crate) const DEFAULT: Self = Self(100);
-    const LARGEST: usize = 1_000;
+    pub(super) const LARGEST: usize = 1_000;
 }
 
 impl WireField for PageLimit {
@@ -191,6 +228,9 @@ impl<'de> Deserialize<'de> for TreeSize {
 pub(crate) struct Cursor(pub(crate) [u8; 16]);
 
 impl Cursor {
+    /// Its form, as a regular expression (ECMA-262).
+    pub(super) const PATTERN: &'static str = "^[0-9a-f]{32}$";
+
     /// The text of a cursor.
     pub(crate) fn encode(after: &[u8; 16]) -> String {
         after.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -199,7 +239,9 @@ impl Cursor {
     fn decode(text: &str) -> Option<Self> {
         let digits = |place: usize| text.get(2 * place..2 * place + 2);
         let mut bytes = [0u8; 16];
-        if text.len() != 2 * bytes.len() {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        // As they are written, and not in each way that reads as a number.
+        if text.len() != 2 * bytes.len() || !text.bytes().all(is_digit) {
             return None;
         }
         for (place, byte) in bytes.iter_mut().enumerate() {
@@ -214,6 +256,35 @@ impl WireField for Cursor {
 }
 
 impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))
+    }
+}
+
+/// Where a page of a line of rotations begins: after so many of them.
+pub(crate) struct LineCursor(pub(crate) u32);
+
+impl LineCursor {
+    /// Its form, as a regular expression (ECMA-262).
+    pub(super) const PATTERN: &'static str = "^0{24}[0-9a-f]{8}$";
+
+    /// The text of a cursor.
+    pub(crate) fn encode(after: u32) -> String {
+        Cursor::encode(&u128::from(after).to_be_bytes())
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let Cursor(bytes) = Cursor::decode(text)?;
+        u32::try_from(u128::from_be_bytes(bytes)).ok().map(Self)
+    }
+}
+
+impl WireField for LineCursor {
+    const EXPECTED: &'static str = Cursor::EXPECTED;
+}
+
+impl<'de> Deserialize<'de> for LineCursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::decode(&text).ok_or_else(|| serde::de::Error::custom(Unparsable(Self::EXPECTED)))
@@ -247,6 +318,34 @@ mod tests {
             assert_eq!(period(text).as_deref(), read, "{text:?}");
         }
         assert!(serde_json::from_value::<RotationPeriodField>(90.into()).is_err());
+    }
+
+    #[test]
+    fn a_daily_limit_is_a_whole_number_however_it_is_written() {
+        let read = |text: &str| {
+            serde_json::from_str::<DailyLimit>(text)
+                .ok()
+                .map(|read| read.0)
+        };
+        for (text, number) in [
+            ("1", Some(1)),
+            ("10.0", Some(10)),
+            ("1e3", Some(1_000)),
+            ("9007199254740991", Some(LARGEST_DAILY_LIMIT)),
+            ("9007199254740991.0", Some(LARGEST_DAILY_LIMIT)),
+            ("9007199254740992", None),
+            ("9007199254740992.0", None),
+            ("1e300", None),
+            ("10.5", None),
+            ("0", None),
+            ("0.0", None),
+            ("-1", None),
+            ("-1.0", None),
+            ("\"1\"", None),
+            ("true", None),
+        ] {
+            assert_eq!(read(text), number, "{text}");
+        }
     }
 
     #[test]

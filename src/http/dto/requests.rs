@@ -1,8 +1,8 @@
 //! What callers send, object by object.
 
 use super::fields::{
-    AliasChange, ApprovalTokenField, Cursor, DailyLimit, ModuleList, NonceField, PageLimit,
-    RotationPeriodField, TreeSize,
+    AliasChange, ApprovalTokenField, Cursor, DailyLimit, LineCursor, ModuleList, NonceField,
+    PageLimit, RotationPeriodField, TreeSize,
 };
 use crate::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use crate::domain::binary::Base64Bytes;
@@ -15,7 +15,8 @@ use crate::domain::receipt::OperationName;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::AnchorType;
 use crate::domain::wire::WireField;
-use crate::http::fields::{WireObject, below, wire_object};
+use crate::http::fields::{WireObject, below};
+use crate::http::wire_object::wire_object;
 
 wire_object! {
     /// `POST /kms/v1/keys`
@@ -62,7 +63,7 @@ wire_object! {
         /// At most so many.
         limit: Option<PageLimit>,
         /// Where the last page ended.
-        cursor: Option<Cursor>,
+        cursor: Option<LineCursor>,
     }
 }
 

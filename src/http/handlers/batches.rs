@@ -7,13 +7,12 @@ use serde::Serialize;
 
 use super::choose;
 use super::encryption::bytes_or_none;
-use super::signing::verdict;
 use crate::domain::binary::encode_base64;
 use crate::domain::error::KmsError;
 use crate::http::HttpState;
 use crate::http::dto::{
     BatchAnswer, DecryptBatchBody, DecryptedItem, EncryptBatchBody, EncryptedItem, ItemAnswer,
-    ItemOutcome, Reference, SignBatchBody, SignedItem, VerifiedItem, VerifyBatchBody,
+    ItemOutcome, Reference, SignBatchBody, SignedItem, Verdict, VerifiedItem, VerifyBatchBody,
 };
 use crate::http::error::{ApiError, failure_body};
 use crate::http::extract::FromBody;
@@ -60,7 +59,7 @@ pub(crate) async fn verify(
         .await?;
     answer(references, verified, |valid| VerifiedItem {
         valid,
-        status: verdict(valid),
+        status: Verdict::of(valid).as_str(),
     })
     .await
 }

@@ -8,12 +8,12 @@ use super::Answer;
 use crate::domain::error::KmsError;
 use crate::domain::ids::KeyId;
 use crate::domain::key::KeyUpdate;
-use crate::domain::wire::WireField as _;
 use crate::http::HttpState;
 use crate::http::dto::{
     ArchivedAnswer, Cursor, GenerateKeyBody, GeneratedAnswer, KeyAnswer, KeyListAnswer,
-    KeyStepBody, ListKeysQuery, ListVersionsQuery, PageLimit, RevokeKeyBody, RevokedAnswer,
-    RotateKeyBody, RotatedAnswer, ScopeQuery, UpdateKeyBody, UpdatedAnswer, VersionsAnswer,
+    KeyStepBody, LineCursor, ListKeysQuery, ListVersionsQuery, PageLimit, RevokeKeyBody,
+    RevokedAnswer, RotateKeyBody, RotatedAnswer, ScopeQuery, UpdateKeyBody, UpdatedAnswer,
+    VersionsAnswer,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{FromBody, FromQuery, KeyInPath};
@@ -85,26 +85,16 @@ pub(crate) async fn versions(
     asked: FromQuery<ListVersionsQuery>,
 ) -> Answer<VersionsAnswer> {
     let query = asked.query;
-    let after = query.cursor.map(rotations_before).transpose()?;
+    let after = query.cursor.map(|cursor| cursor.0);
     let limit = query.limit.unwrap_or(PageLimit::DEFAULT).0;
     let listing = state
         .service
         .key_versions(&asked.context, &asked.scope, &key, after, limit)
         .await?;
     Ok(Json(VersionsAnswer {
-        next_cursor: listing.next.map(version_cursor),
+        next_cursor: listing.next.map(LineCursor::encode),
         versions: listing.keys.into_iter().map(Into::into).collect(),
     }))
-}
-
-/// Where a page of a line begins: after so many rotations.
-fn rotations_before(cursor: Cursor) -> Result<u32, KmsError> {
-    u32::try_from(u128::from_be_bytes(cursor.0))
-        .map_err(|_| KmsError::field("cursor", Cursor::EXPECTED))
-}
-
-fn version_cursor(rotation_count: u32) -> String {
-    Cursor::encode(&u128::from(rotation_count).to_be_bytes())
 }
 
 /// `PATCH /kms/v1/keys/{key_id}`

@@ -1,6 +1,7 @@
 //! One function a route: extract, call the service, answer.
 
 pub(crate) mod batches;
+pub(crate) mod docs;
 pub(crate) mod encryption;
 pub(crate) mod keys;
 pub(crate) mod ledger;

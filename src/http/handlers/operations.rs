@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
@@ -15,6 +15,7 @@ use crate::http::HttpState;
 use crate::http::dto::{CheckAnswer, ConfigAnswer, HealthAnswer, LivenessAnswer};
 use crate::http::error::{ApiError, error_body};
 use crate::http::middleware::{Deliberate, RequestFacts};
+use crate::http::openapi_document;
 use crate::service::{CheckStatus, HealthReport, HealthStatus};
 use crate::telemetry::metrics::Metrics;
 
@@ -111,4 +112,10 @@ pub(crate) async fn config(State(state): State<HttpState>) -> Answer<ConfigAnswe
         max_usage_per_day_default: defaults.max_usage_per_day,
         dual_authorization_required_operations: policy.approvals.operations.clone(),
     }))
+}
+
+/// `GET /kms/v1/openapi.json`
+pub(crate) async fn openapi() -> impl IntoResponse {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], openapi_document())
 }

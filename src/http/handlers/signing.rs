@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::choose;
 use crate::http::HttpState;
-use crate::http::dto::{PlainAnswer, SignBody, VerifyBody};
+use crate::http::dto::{PlainAnswer, SignBody, Verdict, VerifyBody};
 use crate::http::error::ApiError;
 use crate::http::extract::FromBody;
 
@@ -40,14 +40,6 @@ pub(crate) async fn verify(
         .await?;
     let answer = PlainAnswer::with_room_for(0)
         .flag("valid", verified.output)
-        .word("status", verdict(verified.output));
+        .word("status", Verdict::of(verified.output).as_str());
     Ok(answer.finish(verified.key_id, verified.algorithm, verified.receipt_id))
-}
-
-/// The word that M27 reads.
-pub(super) fn verdict(valid: bool) -> &'static str {
-    match valid {
-        true => "verified",
-        false => "failed",
-    }
 }

@@ -91,6 +91,7 @@ fn group_of(operation: RequestOperation) -> RateGroup {
         | Operation::ReadLedger
         | Operation::ReadLedgerTile
         | Operation::Config
+        | Operation::OpenApi
         | Operation::Health
         | Operation::Metrics
         | Operation::Unknown => RateGroup::Read,

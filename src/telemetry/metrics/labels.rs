@@ -53,6 +53,8 @@ pub enum RequestOperation {
     ReadLedgerTile,
     /// `GET /kms/v1/config`
     Config,
+    /// `GET /kms/v1/openapi.json`
+    OpenApi,
     /// `GET /health` and `GET /kms/v1/health`
     Health,
     /// `GET /kms/v1/metrics`
@@ -90,6 +92,7 @@ impl RequestOperation {
             Self::ReadLedger => "read_ledger",
             Self::ReadLedgerTile => "read_ledger_tile",
             Self::Config => "config",
+            Self::OpenApi => "openapi",
             Self::Health => "health",
             Self::Metrics => "metrics",
             Self::Unknown => "unknown",

@@ -17,7 +17,7 @@ use super::book::{About, Book, State};
 use super::client::{Client, receipt_text};
 use super::copy::{Entry, LedgerCopy};
 use crate::ledger::{checkpoint_of, hashes};
-use crate::support::{KmsProcess, Random, SCOPE_QUERY, text, unbase64};
+use crate::support::{Answer, KmsProcess, Random, SCOPE_QUERY, text, unbase64};
 
 /// Receipts that are read one by one after a crash, the newest first.
 const READ_ONE_BY_ONE: usize = 100;
@@ -369,8 +369,8 @@ impl Audit<'_> {
             let opened = client.open(&key_id, &answer, &plaintext, true).await;
             opened.expect("a service that runs");
         }
-        let health = self.kms.request(Method::GET, "/health").send().await;
-        assert_eq!(health.expect("an answer").status(), 200);
+        let health = Answer::of(self.kms.request(Method::GET, "/health")).await;
+        assert_eq!(health.status, 200);
     }
 }
 

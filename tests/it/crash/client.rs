@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::book::{About, Answered, Asked, Book, KnownReceipt, Sealed, Signed, State};
-use crate::support::{KmsProcess, Random, base64, in_scope, unbase64};
+use crate::support::{Answer, KmsProcess, Random, base64, in_scope, unbase64};
 
 pub(super) use self::reads::receipt_text;
 
@@ -73,15 +73,13 @@ impl Client<'_> {
     }
 
     async fn send(&self, request: RequestBuilder) -> Option<Reply> {
-        let response = request.send().await.ok()?;
-        let request_id = text_of_header(&response, "x-request-id");
-        let status = response.status().as_u16();
-        let text = response.text().await.ok()?;
+        let answer = Answer::attempt(request).await?;
+        let request_id = answer.headers.get("x-request-id").expect("a header");
         Some(Reply {
-            status,
-            body: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
-            request_id,
+            status: answer.status.as_u16(),
+            request_id: request_id.to_str().expect("text").to_owned(),
+            body: answer.body,
+            text: answer.text,
         })
     }
 
@@ -308,9 +306,4 @@ impl Client<'_> {
         let book = self.book.lock().expect("no panic");
         book.pick_key(&mut self.random, |key| is_wanted(&key.key_type, key.state))
     }
-}
-
-fn text_of_header(response: &reqwest::Response, name: &str) -> String {
-    let value = response.headers().get(name).expect("a header");
-    value.to_str().expect("text").to_owned()
 }

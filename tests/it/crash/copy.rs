@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::book::{About, State};
-use crate::support::{KmsProcess, text};
+use crate::support::{Answer, KmsProcess, text};
 
 /// Leaves of a whole bundle (C2SP tlog-tiles).
 const TILE_WIDTH: usize = 256;
@@ -209,11 +209,9 @@ async fn bundle(kms: &KmsProcess, tile: usize, width: usize) -> Vec<String> {
         path = format!("{path}.p/{width}");
     }
     let request = kms.request(Method::GET, &format!("/kms/v1/ledger/tile/entries/{path}"));
-    let answer = request.header("X-Module-Id", "M27").send().await;
-    let answer = answer.expect("an answer");
-    assert_eq!(answer.status(), 200, "{path}");
-    let bytes = answer.bytes().await.expect("a body");
-    let mut rest = &bytes[..];
+    let answer = Answer::of(request.header("X-Module-Id", "M27")).await;
+    assert_eq!(answer.status, 200, "{path}");
+    let mut rest = &answer.bytes[..];
     let mut leaves = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk() {
         let (leaf, behind) = behind.split_at(usize::from(u16::from_be_bytes(*length)));

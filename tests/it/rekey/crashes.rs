@@ -15,8 +15,8 @@ use super::book::Book;
 use super::{bytes_of, holds, pins, rekey, sealed, store_files};
 use crate::backup::succeeded;
 use crate::support::{
-    APPROVAL, KmsProcess, Random, SCOPE_QUERY, Seed, UNTHROTTLED, base64, in_scope, open_store,
-    setting,
+    APPROVAL, Answer, KmsProcess, Random, SCOPE_QUERY, Seed, UNTHROTTLED, base64, in_scope,
+    open_store, setting,
 };
 
 /// Kills in the middle where nobody asks for more.
@@ -58,12 +58,9 @@ async fn make_and_revoke(kms: &KmsProcess, acknowledged: &Mutex<Acknowledged>) {
 }
 
 async fn post(kms: &KmsProcess, path: &str, body: serde_json::Value) -> Option<serde_json::Value> {
-    let response = kms.request(Method::POST, path).json(&body).send().await;
-    let response = response.ok()?;
-    let status = response.status();
-    let text = response.text().await.ok()?;
-    assert!(status.is_success(), "{status} {text}");
-    serde_json::from_str(&text).ok()
+    let answer = Answer::attempt(kms.request(Method::POST, path).json(&body)).await?;
+    assert!(answer.status.is_success(), "{answer:?}");
+    Some(answer.body)
 }
 
 /// Starts the service, and kills it at a random moment or in an orderly way.

@@ -1,6 +1,7 @@
 //! A service to talk to, and something to say.
 
 pub(crate) mod approver;
+mod contract;
 mod faulty_disk;
 mod issuer;
 mod ledger;
@@ -21,6 +22,7 @@ pub(crate) mod token_service;
 pub(crate) mod tools;
 
 pub(crate) use approver::{Approver, SignedKms};
+pub(crate) use contract::Exchange;
 pub(crate) use faulty_disk::FaultyDisk;
 pub(crate) use issuer::{Issuer, public_rsa_forms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};

@@ -6,11 +6,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::process::Ended;
-use super::{KmsProcess, with};
+use super::raw::header;
+use super::{Exchange, KmsProcess, with};
 
 /// The scope of the clients that `kms dev-pki` makes.
 pub(crate) const TRIED_SCOPE: &str = "tenant_id=acme&environment=prod&plane=tenant";
@@ -139,19 +141,21 @@ impl Production {
         for header in headers {
             command.args(["--header", header]);
         }
-        Said::by(command.arg(format!("https://{}{path}", kms.api())))
+        let url = format!("https://{}{path}", kms.api());
+        Said::by(&mut command, &url, body)
     }
 
     /// A GET without a certificate.
     pub(crate) fn curl_nameless(&self, url: &str) -> Said {
-        Said::by(self.curl_command().arg(url))
+        Said::by(&mut self.curl_command(), url, None)
     }
 
     fn curl_command(&self) -> Command {
         let mut command = Command::new("curl");
         command
             .args(["--silent", "--show-error", "--noproxy", "*"])
-            .args(["--max-time", "30", "--write-out", "\n%{http_code}"])
+            .args(["--max-time", "30", "--dump-header", "-"])
+            .args(["--write-out", "\n%{http_code}"])
             .arg("--cacert")
             .arg(self.file("ca.pem"));
         command
@@ -278,13 +282,39 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn by(command: &mut Command) -> Self {
-        let ended = command.output().expect("curl runs");
+    fn by(command: &mut Command, url: &str, sent: Option<&Value>) -> Self {
+        let ended = command.arg(url).output().expect("curl runs");
         let stdout = String::from_utf8(ended.stdout).expect("UTF-8");
-        let (text, status) = stdout.rsplit_once('\n').expect("a status");
+        let (said, status) = stdout.rsplit_once('\n').expect("a status");
+        let status = status.parse().expect("a number");
+        // The head goes before the body, and before it that of a `100 Continue`.
+        let (mut head, mut text) = ("", said);
+        while let Some((before, behind)) = text.split_once("\r\n\r\n")
+            && before.starts_with("HTTP/")
+        {
+            (head, text) = (before, behind);
+        }
+        if let Ok(status) = StatusCode::from_u16(status) {
+            let url: reqwest::Url = url.parse().expect("an address");
+            let query = url.query().map(|query| format!("?{query}"));
+            Exchange {
+                of_operations: url.scheme() == "http",
+                method: if sent.is_some() {
+                    &Method::POST
+                } else {
+                    &Method::GET
+                },
+                target: &format!("{}{}", url.path(), query.unwrap_or_default()),
+                sent: sent.map(Value::to_string).as_deref().map(str::as_bytes),
+                status,
+                headers: &head.lines().skip(1).map(header).collect(),
+                body: text.as_bytes(),
+            }
+            .check();
+        }
         Self {
             code: ended.status.code(),
-            status: status.parse().expect("a number"),
+            status,
             body: serde_json::from_str(text).unwrap_or(Value::Null),
             text: text.to_owned(),
             stderr: String::from_utf8_lossy(&ended.stderr).into_owned(),

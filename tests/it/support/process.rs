@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use super::service::operations_url;
 use super::{APPROVAL, Answer, DEADLINE, SCOPE_QUERY, in_scope};
 
 /// A running `kms serve`, killed when dropped.
@@ -203,7 +204,7 @@ impl KmsProcess {
     /// GET from the operations listener.
     pub(crate) async fn get_operations(&self, path: &str) -> Answer {
         let address = self.operations.expect("an operations listener");
-        Answer::of(self.client.get(format!("http://{address}{path}"))).await
+        Answer::of(self.client.get(operations_url(address, path))).await
     }
 
     /// POST of exactly this body.

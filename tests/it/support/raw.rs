@@ -3,20 +3,26 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use reqwest::{Method, StatusCode};
 use tokio::net::TcpStream;
 
-use super::{Answer, DEADLINE};
+use super::{Answer, DEADLINE, Exchange};
 
 /// A connection on which a test writes what it likes.
-pub(crate) struct RawConnection(TcpStream);
+pub(crate) struct RawConnection {
+    stream: TcpStream,
+    /// What was asked last, where it was a request.
+    asked: Option<(Method, String)>,
+}
 
 impl RawConnection {
     /// Connects.
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        Self(TcpStream::connect(address).await.expect("it listens"))
+        Self {
+            stream: TcpStream::connect(address).await.expect("it listens"),
+            asked: None,
+        }
     }
 
     /// Writes the head of a POST of JSON with these headers too, and no body.
@@ -39,9 +45,12 @@ impl RawConnection {
 
     /// Writes these bytes; whether the service was still there to take them.
     pub(crate) async fn offer(&mut self, mut bytes: &[u8]) -> bool {
+        if let Some(asked) = request_line(bytes) {
+            self.asked = Some(asked);
+        }
         while !bytes.is_empty() {
-            self.0.writable().await.expect("a connection");
-            match self.0.try_write(bytes) {
+            self.stream.writable().await.expect("a connection");
+            match self.stream.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return false,
@@ -61,8 +70,8 @@ impl RawConnection {
         let reading = async {
             let mut buffer = [0; 4096];
             while !is_enough(&received) {
-                self.0.readable().await.expect("a connection");
-                match self.0.try_read(&mut buffer) {
+                self.stream.readable().await.expect("a connection");
+                match self.stream.try_read(&mut buffer) {
                     // A reset is an end as well.
                     Ok(0) => return,
                     Err(error) if error.kind() != ErrorKind::WouldBlock => return,
@@ -111,19 +120,26 @@ impl RawConnection {
         while received.len() < body_start + length {
             self.read_more(&mut received).await;
         }
-        let text = String::from_utf8(received[body_start..].to_vec()).expect("text");
-        Answer {
-            status,
-            headers,
-            body: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
+        let body = received.split_off(body_start);
+        if let Some((method, target)) = &self.asked {
+            Exchange {
+                of_operations: false,
+                method,
+                target,
+                sent: None,
+                status,
+                headers: &headers,
+                body: &body,
+            }
+            .check();
         }
+        Answer::new(status, headers, body)
     }
 
     async fn read_more(&mut self, received: &mut Vec<u8>) {
         let mut buffer = [0; 4096];
-        self.0.readable().await.expect("a connection");
-        match self.0.try_read(&mut buffer) {
+        self.stream.readable().await.expect("a connection");
+        match self.stream.try_read(&mut buffer) {
             Ok(0) => panic!("the service hung up without an answer"),
             Ok(read) => received.extend_from_slice(&buffer[..read]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -132,7 +148,17 @@ impl RawConnection {
     }
 }
 
-fn header(line: &str) -> (HeaderName, HeaderValue) {
+/// The method and the target of what begins as a request does.
+fn request_line(bytes: &[u8]) -> Option<(Method, String)> {
+    let line = bytes.split(|byte| *byte == b'\r').next()?;
+    let line = std::str::from_utf8(line).ok()?.strip_suffix(" HTTP/1.1")?;
+    let (method, target) = line.split_once(' ')?;
+    let method: Method = method.parse().ok()?;
+    target.starts_with('/').then(|| (method, target.to_owned()))
+}
+
+/// A line of a head.
+pub(super) fn header(line: &str) -> (HeaderName, HeaderValue) {
     let (name, value) = line.split_once(':').expect("a header");
     (
         name.parse().expect("a header's name"),

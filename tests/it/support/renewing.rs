@@ -123,13 +123,8 @@ impl Renewing {
     /// The status of an answer over this client's connections; nothing where it
     /// does not get one.
     pub(crate) async fn ask(&self, client: &Client) -> Option<StatusCode> {
-        let url = self.url("/kms/v1/config");
-        client
-            .get(url)
-            .send()
-            .await
-            .ok()
-            .map(|answer| answer.status())
+        let request = client.get(self.url("/kms/v1/config"));
+        Answer::attempt(request).await.map(|answer| answer.status)
     }
 
     /// Waits until a new connection with this certificate is refused.

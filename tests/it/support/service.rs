@@ -6,13 +6,13 @@ use std::path::Path;
 
 use kms::app::App;
 use kms::config::{Config, Source};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APPROVAL, ClientCertificate, Pki, SCOPE_QUERY, in_scope};
+use super::{APPROVAL, ClientCertificate, Exchange, Pki, SCOPE_QUERY, in_scope};
 
 /// A running service with a data folder of its own.
 pub(crate) struct TestKms {
@@ -147,7 +147,7 @@ impl TestKms {
     /// A request to the operations listener, not sent yet.
     pub(crate) fn operations_request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
-            .request(method, format!("http://{}{path}", self.operations))
+            .request(method, operations_url(self.operations, path))
     }
 
     /// GET.
@@ -239,23 +239,51 @@ pub(crate) struct Answer {
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
     pub(crate) text: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
     /// Sends and reads.
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        Self::read(request.send().await.expect("an answer")).await
+        Self::attempt(request).await.expect("an answer")
     }
 
-    async fn read(response: Response) -> Self {
-        let status = response.status();
-        let headers = response.headers().clone();
-        let text = response.text().await.expect("a body");
+    /// Sends and reads, from a service that may be gone before it has answered. What
+    /// comes back is held to the document.
+    pub(crate) async fn attempt(request: RequestBuilder) -> Option<Self> {
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let sent = request.body().and_then(|body| body.as_bytes());
+        let sent = sent.map(<[u8]>::to_vec);
+        let response = client.execute(request).await.ok()?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.ok()?;
+        Exchange {
+            of_operations: url.fragment() == Some(OPERATIONS),
+            method: &method,
+            target: &target(&url),
+            sent: sent.as_deref(),
+            status,
+            headers: &headers,
+            body: &bytes,
+        }
+        .check();
+        Some(Self::new(status, headers, bytes.into()))
+    }
+
+    /// An answer of these parts.
+    pub(super) fn new(
+        status: StatusCode,
+        headers: reqwest::header::HeaderMap,
+        bytes: Vec<u8>,
+    ) -> Self {
         Self {
             status,
             headers,
-            body: serde_json::from_str(&text).unwrap_or(Value::Null),
-            text,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+            bytes,
         }
     }
 
@@ -309,5 +337,22 @@ impl Answer {
     pub(crate) fn ok(&self) -> &Value {
         assert_eq!(self.status.as_u16(), 200, "{}", self.text);
         &self.body
+    }
+}
+
+/// What stands behind the address of a request to the operations listener, so that its
+/// answer is held to what is there. A client does not send it (RFC 9110, 7.1).
+const OPERATIONS: &str = "operations";
+
+/// Where something is on the operations listener.
+pub(super) fn operations_url(listener: SocketAddr, path: &str) -> String {
+    format!("http://{listener}{path}#{OPERATIONS}")
+}
+
+/// The path and the query of an address.
+fn target(url: &reqwest::Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
     }
 }

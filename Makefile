@@ -9,8 +9,8 @@ test: tools lint unit docs release instructions
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
 # What counts instructions. And what watches the service: Prometheus, whose package
 # starts nothing here, since policy-rc.d says no while it is installed.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze python3
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd python3 python3-pip
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze strace python3
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd strace python3 python3-pip
 POLICY = /usr/sbin/policy-rc.d
 tools: programs target/tools/installed
 

@@ -10,6 +10,7 @@ mod ledger;
 mod rekey;
 mod restore;
 mod serve;
+mod service_manager;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

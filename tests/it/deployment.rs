@@ -5,3 +5,5 @@ mod cluster_settings;
 mod manifests;
 mod rolling_restart;
 mod schemas;
+mod service_manager;
+mod systemd_unit;

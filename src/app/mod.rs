@@ -74,6 +74,7 @@ pub struct App {
     kek_keeper: Option<KekKeeper>,
     software_hsm: Option<Arc<SoftwareHsm>>,
     _disk_space: DiskSpaceWatch,
+    when_serving: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl App {
@@ -184,7 +185,14 @@ impl App {
             kek_keeper: backends.kek_keeper,
             software_hsm: backends.software,
             _disk_space: disk_space,
+            when_serving: None,
         })
+    }
+
+    /// Has this called once the service answers, with whatever it then has to say: it may
+    /// wait, unready, for what it stands on.
+    pub fn when_serving(&mut self, tell: impl FnOnce() + Send + 'static) {
+        self.when_serving = Some(Box::new(tell));
     }
 
     /// With what everything is read again that can be while running.
@@ -244,6 +252,7 @@ impl App {
             metrics: Arc::clone(&self.state.metrics),
             asked: self.asked,
             first_look: self.first_look,
+            handle: self.reload,
         };
         let keeping_keks = self.kek_keeper.map(|keeper| {
             let until = reached(stopped.clone(), Phase::Draining);
@@ -279,6 +288,9 @@ impl App {
         };
 
         if !stopped_early {
+            if let Some(tell) = self.when_serving {
+                tell();
+            }
             stop.await;
         }
         tracing::info!("shutting down: no new connections, requests in flight finish");

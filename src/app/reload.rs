@@ -11,7 +11,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -30,22 +30,52 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Asks for everything to be read again: what SIGHUP does.
 #[derive(Clone, Debug)]
-pub struct ReloadHandle(watch::Sender<u64>);
+pub struct ReloadHandle {
+    /// How often it was asked.
+    asked: watch::Sender<u64>,
+    /// Up to which asking each task has come.
+    answered: Arc<Mutex<Vec<watch::Receiver<u64>>>>,
+}
 
 impl ReloadHandle {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(0))
+        Self {
+            asked: watch::Sender::new(0),
+            answered: Arc::default(),
+        }
     }
 
     /// Hears of everything that is asked for from now on.
     pub(super) fn listen(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.asked.subscribe()
+    }
+
+    /// Where one more task says up to which asking it has come.
+    fn answering(&self) -> watch::Sender<u64> {
+        let (answering, answered) = watch::channel(0);
+        self.all_answered().push(answered);
+        answering
     }
 
     /// Asks; answers at once. What fails keeps the old and says so in the log,
     /// the metrics and the health report.
     pub fn reload(&self) {
-        self.0.send_modify(|asked| *asked += 1);
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// Waits until all that was asked for was read, or refused.
+    pub async fn settled(&self) {
+        let asked = *self.asked.borrow();
+        let answered = self.all_answered().clone();
+        for mut one in answered {
+            // A task that is gone has nothing left to read.
+            let _ = one.wait_for(|answered| *answered >= asked).await;
+        }
+    }
+
+    fn all_answered(&self) -> MutexGuard<'_, Vec<watch::Receiver<u64>>> {
+        // A list is whole after every push.
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,6 +111,8 @@ pub(super) struct Keeper {
     /// From before anybody could ask: a SIGHUP can come before the tasks are there.
     pub(super) asked: watch::Receiver<u64>,
     pub(super) first_look: FirstLook,
+    /// Where it is said that a reading is done.
+    pub(super) handle: ReloadHandle,
 }
 
 impl Keeper {
@@ -92,12 +124,19 @@ impl Keeper {
     ) -> JoinHandle<()> {
         let (service, metrics) = (Arc::clone(&self.service), Arc::clone(&self.metrics));
         metrics.expect_reloads(material.name());
-        let asked = self.asked.clone();
+        let (asked, answering) = (self.asked.clone(), self.handle.answering());
         let first_look = self.first_look.of(&material.files());
         tokio::spawn(async move {
-            let keeping = keep_fresh(material, first_look, asked, &metrics, || async {
-                service.probe_health().await;
-            });
+            let keeping = keep_fresh(
+                material,
+                first_look,
+                asked,
+                &answering,
+                &metrics,
+                || async {
+                    service.probe_health().await;
+                },
+            );
             tokio::select! {
                 () = keeping => {}
                 () = stop => {}
@@ -111,6 +150,7 @@ async fn keep_fresh<F: Future<Output = ()>>(
     material: Arc<dyn Material>,
     first_look: Look,
     mut asked: watch::Receiver<u64>,
+    answering: &watch::Sender<u64>,
     metrics: &Metrics,
     afterwards: impl Fn() -> F,
 ) {
@@ -134,6 +174,8 @@ async fn keep_fresh<F: Future<Output = ()>>(
             () = material.wanted() => "something is missing in it",
             () = reached(due) => "its time has come",
         };
+        // Whatever the reason was, it is an answer to whoever asked before.
+        let answers = *asked.borrow_and_update();
         let before = look(material.files()).await;
         let outcome = material.reload().await;
         // As it was before reading: what changes meanwhile is read again.
@@ -150,6 +192,7 @@ async fn keep_fresh<F: Future<Output = ()>>(
             ),
         }
         afterwards().await;
+        answering.send_replace(answers);
     }
 }
 
@@ -225,7 +268,6 @@ fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
@@ -296,10 +338,12 @@ mod tests {
     ) -> usize {
         let metrics = Metrics::new("test").expect("names are unique");
         let before = material.reads.load(Ordering::SeqCst);
+        let answering = handle.answering();
         let keeping = keep_fresh(
             Arc::clone(material) as Arc<dyn Material>,
             FirstLook::at(material.files()).of(&material.files()),
-            handle.0.subscribe(),
+            handle.listen(),
+            &answering,
             &metrics,
             || async {},
         );
@@ -378,6 +422,30 @@ mod tests {
             reads_within(&material, &handle, A_WHILE, || material.missed.notify_one()).await,
             1
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_for_is_settled_once_it_was_read_or_refused() {
+        let material = Arc::new(Counted::new(Vec::new()));
+        *material.fails.lock().unwrap() = true;
+        let handle = ReloadHandle::new();
+        // Nobody reads anything.
+        handle.reload();
+        handle.settled().await;
+        let asking = handle.clone();
+        let settled = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&settled);
+        let reads = Arc::clone(&material);
+        reads_within(&material, &handle, A_WHILE, move || {
+            asking.reload();
+            asking.reload();
+            tokio::spawn(async move {
+                asking.settled().await;
+                *noted.lock().unwrap() = Some(reads.reads.load(Ordering::SeqCst));
+            });
+        })
+        .await;
+        assert_eq!(*settled.lock().unwrap(), Some(1));
     }
 
     #[tokio::test(start_paused = true)]

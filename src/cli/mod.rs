@@ -5,12 +5,14 @@ mod backup;
 pub mod check_config;
 mod dev_pki;
 mod fault;
+mod health;
 mod hsm;
 mod ledger;
 mod openapi;
 mod rekey;
 mod restore;
 mod serve;
+mod service_manager;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ enum Command {
     Serve,
     /// Prints the configuration in effect with secrets masked, or every fault in it.
     CheckConfig,
+    /// Asks a running service how it is.
+    Health(health::Arguments),
     /// Signs an approval of one operation, and prints the token. Signs with EdDSA
     /// or, where the key is RSA, with PS256.
     Approve(Box<approve::Arguments>),
@@ -69,6 +73,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.config),
         Command::CheckConfig => check_config::run(arguments.config),
+        Command::Health(wanted) => health::run(arguments.config, &wanted),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::DevPki(wanted) => dev_pki::run(&wanted),
         Command::Backup(wanted) => backup::run(arguments.config, &wanted),

@@ -3,11 +3,14 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::FAULTY_CONFIGURATION;
+use super::service_manager::ServiceManager;
 use crate::app::App;
 use crate::config::{ApprovalMode, Config, Log, LogFormat, LogLevel, Source};
 use crate::telemetry::log;
@@ -40,6 +43,9 @@ pub(super) fn run(config_dir: Option<PathBuf>) -> ExitCode {
     }
 }
 
+/// How long the service manager is told that material is being read again, at most.
+const LONGEST_RELOAD: Duration = Duration::from_secs(30);
+
 /// Only the composition root and what calls it may box any error.
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -55,7 +61,8 @@ async fn serve(config: &Config, source: Source) -> Result<(), AnyError> {
     if let Some(warning) = development_warning(config) {
         tracing::warn!("{warning}");
     }
-    let app = App::start_from(config, source).await?;
+    let manager = ServiceManager::of_this_process();
+    let mut app = App::start_from(config, source).await?;
     let operations = app.operations_address()?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -65,19 +72,36 @@ async fn serve(config: &Config, source: Source) -> Result<(), AnyError> {
         "listening"
     );
     let reload = app.reload_handle();
+    let (serving, is_serving) = watch::channel(false);
+    app.when_serving(move || {
+        serving.send_replace(true);
+        manager.say_ready();
+    });
+    let alive = manager.keep_alive();
     let stop = async move {
         loop {
             tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
                 _ = hangup.recv() => {
                     tracing::info!("SIGHUP: reading certificates, key sets, anchors and the token's PIN again");
+                    manager.say_reloading();
                     reload.reload();
+                    let (reload, mut is_serving) = (reload.clone(), is_serving.clone());
+                    tokio::spawn(async move {
+                        // Ready means both: it has read everything, and it answers.
+                        let _ = is_serving.wait_for(|is_so| *is_so).await;
+                        // What takes longer goes on, and says itself how it ended.
+                        let _ = tokio::time::timeout(LONGEST_RELOAD, reload.settled()).await;
+                        manager.say_ready();
+                    });
                 }
             }
         }
+        manager.say_stopping();
     };
     app.run(stop).await;
+    alive.abort();
     Ok(())
 }
 
@@ -132,7 +156,7 @@ fn start_log(config: &Config) -> impl Drop {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_else(|_| "unknown".to_owned())
+    // Not from /proc/sys, which a hardened unit does not show.
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
 }

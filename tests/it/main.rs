@@ -32,6 +32,7 @@ mod errors_fields;
 mod errors_load;
 mod headers;
 mod health;
+mod health_command;
 mod hostile_http;
 mod isolation;
 mod key_usage;

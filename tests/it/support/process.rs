@@ -50,10 +50,15 @@ impl KmsProcess {
     /// The same with these arguments.
     pub(crate) fn start_as(folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut process = Self::begin_as(folder, arguments, settings);
-        let listening = process.wait_for_line(&["listening"]);
-        process.api = address(&listening, "api").expect("an address");
-        process.operations = address(&listening, "operations");
+        process.note_addresses();
         process
+    }
+
+    /// Waits until it listens, and notes where, for one that was only begun.
+    pub(crate) fn note_addresses(&mut self) {
+        let listening = self.wait_for_line(&["listening"]);
+        self.api = address(&listening, "api").expect("an address");
+        self.operations = address(&listening, "operations");
     }
 
     /// Begins to start the binary and waits for nothing: nobody knows yet where it

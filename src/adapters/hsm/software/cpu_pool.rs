@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::workers::{WorkerSettings, Workers};
-use crate::ports::hsm::HsmError;
+use crate::ports::hsm::{HsmError, HsmFault};
 
 /// How far the threads step back. Of a core that an async worker never leaves they get a
 /// tenth, and async workers seldom do: so whoever asks for microseconds does not wait
@@ -21,13 +21,13 @@ const NICE: i32 = 10;
 pub(super) struct CpuPool {
     workers: Workers,
     pieces: Arc<Semaphore>,
+    unhurried: Arc<Semaphore>,
 }
 
 impl CpuPool {
     /// A pool for a machine with so many cores.
     pub(super) fn new(cores: usize) -> Self {
-        // On a single core, too, a signature must not wait for a page of secrets
-        // that are sealed anew.
+        // On a single core, too, a signature must not wait for a large body.
         let at_once = cores.max(2);
         let settings = WorkerSettings {
             name: "kms-compute",
@@ -37,6 +37,7 @@ impl CpuPool {
         Self {
             workers: Workers::new(settings, Box::new(|| None)),
             pieces: Arc::new(Semaphore::new(at_once)),
+            unhurried: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -49,6 +50,31 @@ impl CpuPool {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HsmError> {
         self.workers.run(job).await
+    }
+
+    /// Runs a job of a task's own, which no caller waits for: one at a time, on the
+    /// runtime's threads for such, so that callers' jobs do not stand behind it.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] when the runtime shuts down; [`HsmFault::Refused`] when
+    /// the job panics.
+    pub(super) async fn run_unhurried<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HsmError> {
+        let turn = Arc::clone(&self.unhurried)
+            .acquire_owned()
+            .await
+            .map_err(|closed| HsmError::Unavailable(closed.into()))?;
+        let running = tokio::task::spawn_blocking(move || {
+            // The turn is the job's and not the caller's, who may go away.
+            let _turn = turn;
+            job()
+        });
+        running.await.map_err(|failure| match failure.is_panic() {
+            true => HsmError::Fault(HsmFault::Refused),
+            false => HsmError::Unavailable(failure.into()),
+        })
     }
 
     /// Takes no more jobs, and waits for the end of those that have begun.
@@ -154,6 +180,34 @@ pub(super) mod tests {
         assert_eq!(single.await.expect("ran"), 7);
         second_release.send(()).expect("it waits");
         assert!(second.await.is_ok() && third.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_unhurried_job_takes_no_place_of_a_callers_and_waits_for_its_like() {
+        let pool = CpuPool::new(2);
+        let (first, first_started, first_release) = held();
+        let (second, second_started, second_release) = held();
+        let mut first = Box::pin(pool.run_unhurried(first));
+        let mut second = Box::pin(pool.run_unhurried(second));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it is held"),
+            _ = &mut second => panic!("it is not its turn"),
+            () = async {
+                first_started.await.expect("it runs");
+                for _ in 0..3 {
+                    assert_eq!(pool.run(|| 7).await.expect("ran"), 7);
+                }
+            } => {}
+        }
+        first_release.send(()).expect("it waits");
+        first.await.expect("ran");
+        second_release.send(()).expect("it will wait");
+        second.await.expect("ran");
+        second_started.await.expect("it ran");
+        let failed: Result<(), _> = pool.run_unhurried(|| panic!("for this test")).await;
+        assert!(matches!(failed, Err(HsmError::Fault(HsmFault::Refused))));
+        assert_eq!(pool.run_unhurried(|| 7).await.expect("ran"), 7);
     }
 
     #[cfg(target_os = "linux")]

@@ -146,19 +146,19 @@ impl SoftwareHsm {
         self.vault.is_sealed_anew(handle)
     }
 
-    /// Seals secrets anew under the key that seals, in the CPU pool. For each, in
+    /// Seals secrets anew under the key that seals, one page at a time. For each, in
     /// their order: the handle to put in the old one's place, as long as that;
     /// `None` for one that is sealed so already; or why it cannot be.
     ///
     /// # Errors
-    /// [`HsmError::Unavailable`] when the service stops.
+    /// [`HsmError::Unavailable`] when the runtime shuts down.
     pub async fn reseal(
         &self,
         sealed: Vec<(SecretBinding, KeyHandle)>,
     ) -> Result<Vec<Result<Option<KeyHandle>, HsmFault>>, HsmError> {
         let vault = Arc::clone(&self.vault);
         self.pool
-            .run(move || {
+            .run_unhurried(move || {
                 sealed
                     .iter()
                     .map(|(binding, handle)| vault.reseal(binding, handle))

@@ -127,6 +127,10 @@ async fn a_service_that_fills_its_stock_stops_at_once_when_it_is_told_to() {
     let kms = KmsProcess::start(folder.path(), &settings);
     eventually("a pair", || async {
         let metrics = kms.get_operations("/kms/v1/metrics").await.text;
+        assert!(
+            metrics.contains("\nkms_rsa_stock_target 1024\n"),
+            "{metrics}"
+        );
         (!metrics.contains("\nkms_rsa_stock 0\n")).then_some(())
     })
     .await;

@@ -247,6 +247,8 @@ async fn counters_move_with_what_happens() {
         assert_eq!(value(&after, &series), 1.0, "{series}");
     }
     assert!(value(&after, "kms_health_probed_seconds") > 1.7e9);
+    assert!(value(&after, "process_resident_memory_bytes") > 1e6);
+    assert!(value(&after, "process_start_time_seconds") > 1.7e9);
     assert!(value(&after, "kms_ledger_commit_latency_ms_count") >= 1.0);
     let build = format!(
         "kms_build_info{{version=\"{}\"}}",

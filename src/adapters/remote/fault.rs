@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use reqwest::Method;
+use super::Verb;
 
 /// What stands in the way of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,16 +61,16 @@ impl RemoteFault {
     }
 
     /// What the HTTP library says of a request to this address.
-    pub(super) fn of(address: &str, method: &Method, error: reqwest::Error) -> Self {
+    pub(super) fn of(address: &str, verb: Verb, error: reqwest::Error) -> Self {
         let kind = match handshake_fault(&error) {
             Some(rustls::Error::AlertReceived(_)) => RemoteFaultKind::HandshakeRefused,
             Some(_) => RemoteFaultKind::NotTrusted,
             None if error.is_connect() => RemoteFaultKind::Away,
             None => RemoteFaultKind::Lost,
         };
-        let verb = match *method {
-            Method::GET => "get",
-            _ => "ask",
+        let verb = match verb {
+            Verb::Get => "get",
+            Verb::Post => "ask",
         };
         Self::because(
             kind,

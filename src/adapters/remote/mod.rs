@@ -45,10 +45,19 @@ pub struct RemoteOptions {
     pub token: Option<SecretBytes>,
 }
 
+/// What is to happen to what is at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// It is read.
+    Get,
+    /// Something is done with it.
+    Post,
+}
+
 /// One request.
 pub struct Question<'a> {
     /// How.
-    pub method: Method,
+    pub verb: Verb,
     /// Where, below the service's address and without the first slash.
     pub path: &'a str,
     /// What follows the question mark, not encoded yet.
@@ -67,7 +76,7 @@ impl<'a> Question<'a> {
     /// What is there, at most `most` bytes of it.
     pub fn get(path: &'a str, most: usize) -> Self {
         Self {
-            method: Method::GET,
+            verb: Verb::Get,
             path,
             query: &[],
             body: None,
@@ -147,7 +156,7 @@ impl RemoteService {
         mut patience: Patience,
     ) -> Result<Result<SecretBytes, Refusal>, RemoteFault> {
         let address = self.address(question.path);
-        let failed = |error: reqwest::Error| RemoteFault::of(&address, &question.method, error);
+        let failed = |error: reqwest::Error| RemoteFault::of(&address, question.verb, error);
         loop {
             let response = self.request(question)?.send().await.map_err(failed)?;
             if response.status().is_success() {
@@ -176,12 +185,16 @@ impl RemoteService {
     }
 
     fn request(&self, question: &Question<'_>) -> Result<RequestBuilder, RemoteFault> {
+        let method = match question.verb {
+            Verb::Get => Method::GET,
+            Verb::Post => Method::POST,
+        };
         let mut address = self.base.clone();
         address.set_path(&format!("{}{}", self.base.path(), question.path));
         if !question.query.is_empty() {
             address.query_pairs_mut().extend_pairs(question.query);
         }
-        let mut request = self.client.request(question.method.clone(), address);
+        let mut request = self.client.request(method, address);
         if let Some(body) = question.body {
             // A copy for this try alone, which is erased when it was sent.
             let body = bytes::Bytes::from_owner(Zeroizing::new(body.expose().to_vec()));

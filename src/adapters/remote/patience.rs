@@ -24,7 +24,8 @@ pub enum Repeat {
 }
 
 impl Repeat {
-    pub(super) fn after(self, refusal: &Refusal) -> bool {
+    /// Whether this refusal is one of them.
+    pub fn after(self, refusal: &Refusal) -> bool {
         let was_before_anything =
             refusal.status == 429 || refusal.status == 503 && refusal.is_of("load");
         match self {

@@ -59,7 +59,7 @@ fn ask(
     let service = RemoteService::new(address, &RemoteOptions::default()).expect("a client");
     let body = SecretBytes::new(b"{}".to_vec());
     let question = Question {
-        method: Method::POST,
+        verb: Verb::Post,
         body: Some(&body),
         repeat,
         ..Question::get("x", 16)

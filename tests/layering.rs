@@ -42,6 +42,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry", "app"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
 ];
 
 /// The folder of a port's adapters, and the shared files beside them.

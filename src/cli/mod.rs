@@ -3,6 +3,8 @@
 mod approve;
 mod backup;
 pub mod check_config;
+mod client;
+mod completions;
 mod dev_pki;
 mod fault;
 mod hsm;
@@ -15,6 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::client::Wanted;
 
 /// Exit code for a faulty configuration (`EX_USAGE` of sysexits.h).
 const FAULTY_CONFIGURATION: u8 = 64;
@@ -59,6 +63,29 @@ enum Command {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
+    /// Works with keys of a running service.
+    Key {
+        #[command(subcommand)]
+        command: client::KeyCommand,
+    },
+    /// Signs with a key of a running service, and prints the signature in base64.
+    #[command(after_help = client::EXIT_CODES)]
+    Sign(Box<client::Sign>),
+    /// Checks a signature with a key of a running service. Exits with 3 where it does
+    /// not verify.
+    #[command(after_help = client::EXIT_CODES)]
+    Verify(Box<client::Verify>),
+    /// Encrypts with a key of a running service, and writes what decrypting needs.
+    #[command(after_help = client::EXIT_CODES)]
+    Encrypt(Box<client::Encrypt>),
+    /// Decrypts what `kms encrypt` wrote, with a running service.
+    #[command(after_help = client::EXIT_CODES)]
+    Decrypt(Box<client::Decrypt>),
+    /// Prints a script that makes a shell complete these commands.
+    Completions {
+        /// Which shell.
+        shell: completions::Shell,
+    },
 }
 
 /// Does what the arguments say.
@@ -73,5 +100,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Hsm { command } => hsm::run(&command, arguments.config),
         Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
+        Command::Key { command } => client::run(&Wanted::Key(&command)),
+        Command::Sign(wanted) => client::run(&Wanted::Sign(&wanted)),
+        Command::Verify(wanted) => client::run(&Wanted::Verify(&wanted)),
+        Command::Encrypt(wanted) => client::run(&Wanted::Encrypt(&wanted)),
+        Command::Decrypt(wanted) => client::run(&Wanted::Decrypt(&wanted)),
+        Command::Completions { shell } => completions::run(shell),
     }
 }

@@ -15,6 +15,7 @@ mod archive;
 mod backup;
 mod batch;
 mod bearer;
+mod client;
 mod configuration;
 mod crash;
 mod disk_faults;

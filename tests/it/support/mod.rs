@@ -1,6 +1,8 @@
 //! A service to talk to, and something to say.
 
 pub(crate) mod approver;
+pub(crate) mod desk;
+pub(crate) mod fake_service;
 mod faulty_disk;
 mod issuer;
 mod ledger;

@@ -15,8 +15,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 pub(super) fn client(options: &RemoteOptions) -> Result<reqwest::Client, RemoteFault> {
     let fault = |what: &str, error| RemoteFault::because(RemoteFaultKind::Options, what, error);
     let mut builder = reqwest::Client::builder()
-        .connect_timeout(CONNECT_DEADLINE)
-        .timeout(ANSWER_DEADLINE)
+        .connect_timeout(options.deadline.unwrap_or(CONNECT_DEADLINE))
+        .timeout(options.deadline.unwrap_or(ANSWER_DEADLINE))
         // Whoever could redirect could show another service's answers, and would be
         // shown what was meant for this one.
         .redirect(reqwest::redirect::Policy::none())

@@ -12,6 +12,8 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +45,8 @@ pub struct RemoteOptions {
     pub module: Option<String>,
     /// The bearer's token of the identity service.
     pub token: Option<SecretBytes>,
+    /// How long one answer may take, to its last byte; a minute where it is not said.
+    pub deadline: Option<Duration>,
 }
 
 /// What is to happen to what is at an address.

@@ -110,6 +110,7 @@ pub(super) fn options(settings: &ClientSettings) -> Result<RemoteOptions, Fault>
         authorities: authorities.map(|pem| pem.expose().to_vec()),
         module: settings.module.as_ref().map(ToString::to_string),
         token: settings.token.as_ref().map(secret).transpose()?,
+        deadline: None,
     })
 }
 

@@ -131,7 +131,7 @@ impl Service {
             module: identity.is_none().then(|| self.module.clone()),
             identity,
             authorities: read(self.cacert.as_deref())?,
-            token: None,
+            ..RemoteOptions::default()
         })
     }
 }

@@ -11,6 +11,7 @@ mod fault;
 mod grants;
 pub mod handles;
 mod ledger;
+pub mod look;
 mod open;
 mod queue;
 mod reads;

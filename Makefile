@@ -8,8 +8,8 @@ test: tools lint unit docs release instructions
 # What the tests speak to the service with, as an outsider would, and the token that
 # stands for a hardware HSM: SoftHSM, by itself and behind a proxy that can be killed.
 # And what counts instructions.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind script
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind bsdutils
 tools:
 	@for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || { missing=$$program; break; }; \

@@ -6,6 +6,8 @@ pub mod check_config;
 mod client;
 mod completions;
 mod dev_pki;
+#[cfg(target_os = "linux")]
+mod diagnose;
 mod fault;
 mod hsm;
 mod ledger;
@@ -63,6 +65,10 @@ enum Command {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
+    /// Looks at all that the service stands on, beside a running one too, and says how
+    /// to mend what is not right. Changes nothing.
+    #[cfg(target_os = "linux")]
+    Diagnose(diagnose::Arguments),
     /// Works with keys of a running service.
     Key {
         #[command(subcommand)]
@@ -100,6 +106,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Hsm { command } => hsm::run(&command, arguments.config),
         Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
         Command::Ledger { command } => ledger::run(command, arguments.config),
+        #[cfg(target_os = "linux")]
+        Command::Diagnose(wanted) => diagnose::run(arguments.config, &wanted),
         Command::Key { command } => client::run(&Wanted::Key(&command)),
         Command::Sign(wanted) => client::run(&Wanted::Sign(&wanted)),
         Command::Verify(wanted) => client::run(&Wanted::Verify(&wanted)),

@@ -18,6 +18,7 @@ mod bearer;
 mod client;
 mod configuration;
 mod crash;
+mod diagnose;
 mod disk_faults;
 mod disk_full;
 mod disk_start;

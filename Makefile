@@ -11,8 +11,8 @@ test: tools lint unit docs release instructions
 # nothing here, since policy-rc.d says no while it is installed. A browser for the page of
 # the documentation, and what generates requests from the OpenAPI document, in a virtual
 # environment of its own.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze strace chromium python3
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd strace chromium python3 python3-pip python3-venv
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze strace chromium script python3
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd strace chromium bsdutils python3 python3-pip python3-venv
 POLICY = /usr/sbin/policy-rc.d
 SCHEMATHESIS = target/schemathesis
 tools: programs target/tools/installed $(SCHEMATHESIS)/installed

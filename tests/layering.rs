@@ -33,7 +33,8 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("x509_parser", &["adapters", "tls"]),
     ("jsonwebtoken", &["adapters"]),
     ("reqwest", &["adapters"]),
-    // The adapters for webpki's types of certificates only; TLS is spoken in one room.
+    // The adapters for webpki's types of certificates, and to read what it says of a
+    // handshake of the HTTP client; TLS is spoken in one room.
     ("rustls", &["tls", "adapters"]),
     ("tokio_rustls", &["tls"]),
     ("webpki", &["tls", "adapters"]),
@@ -43,10 +44,11 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
     ("utoipa_swagger_ui", &["http"]),
     ("toml", &["config"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
 ];
 
 /// The folder of a port's adapters, and the shared files beside them.
-const SHARED_BY_ADAPTERS: &[&str] = &["cache", "secret_file", "clock"];
+const SHARED_BY_ADAPTERS: &[&str] = &["cache", "secret_file", "clock", "remote"];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

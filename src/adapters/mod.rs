@@ -7,5 +7,6 @@ pub mod data_plane;
 pub mod hsm;
 pub mod iam;
 pub mod ledger;
+pub mod remote;
 pub mod secret_file;
 pub mod trust_plane;

@@ -12,6 +12,12 @@ use crate::config::{Config, Source};
 /// Exit code for wrong arguments, as the parser of arguments has it.
 const WRONG_ARGUMENTS: u8 = 2;
 
+/// Exit code for what a running service refused.
+const REFUSED: u8 = 4;
+
+/// Exit code for a service that is away or busy.
+const AWAY: u8 = 5;
+
 /// Why nothing was done.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -36,17 +42,38 @@ impl Fault {
         }
     }
 
-    /// The same with what was behind it.
-    pub(super) fn caused(error: &dyn Error) -> Self {
-        let mut what = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            what.push_str(": ");
-            what.push_str(&inner.to_string());
-            cause = inner.source();
+    /// Something that a running service refused, and will refuse again.
+    pub(super) fn refused(what: impl Display) -> Self {
+        Self {
+            code: REFUSED,
+            what: what.to_string(),
         }
-        Self::failed(what)
     }
+
+    /// A service that is away or busy: again later makes sense.
+    pub(super) fn away(what: impl Display) -> Self {
+        Self {
+            code: AWAY,
+            what: what.to_string(),
+        }
+    }
+
+    /// Something that failed, with what was behind it.
+    pub(super) fn caused(error: &dyn Error) -> Self {
+        Self::failed(with_causes(error))
+    }
+}
+
+/// An error and what was behind it, on one line.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut what = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        what.push_str(": ");
+        what.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    what
 }
 
 impl Display for Fault {

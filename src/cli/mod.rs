@@ -3,7 +3,11 @@
 mod approve;
 mod backup;
 pub mod check_config;
+mod client;
+mod completions;
 mod dev_pki;
+#[cfg(target_os = "linux")]
+mod diagnose;
 mod fault;
 mod health;
 mod hsm;
@@ -18,6 +22,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::client::Wanted;
 
 /// Exit code for a faulty configuration (`EX_USAGE` of sysexits.h).
 const FAULTY_CONFIGURATION: u8 = 64;
@@ -66,6 +72,33 @@ enum Command {
         #[command(subcommand)]
         command: ledger::LedgerCommand,
     },
+    /// Looks at all that the service stands on, beside a running one too, and says how
+    /// to mend what is not right. Changes nothing.
+    #[cfg(target_os = "linux")]
+    Diagnose(diagnose::Arguments),
+    /// Works with keys of a running service.
+    Key {
+        #[command(subcommand)]
+        command: client::KeyCommand,
+    },
+    /// Signs with a key of a running service, and prints the signature in base64.
+    #[command(after_help = client::EXIT_CODES)]
+    Sign(Box<client::Sign>),
+    /// Checks a signature with a key of a running service. Exits with 3 where it does
+    /// not verify.
+    #[command(after_help = client::EXIT_CODES)]
+    Verify(Box<client::Verify>),
+    /// Encrypts with a key of a running service, and writes what decrypting needs.
+    #[command(after_help = client::EXIT_CODES)]
+    Encrypt(Box<client::Encrypt>),
+    /// Decrypts what `kms encrypt` wrote, with a running service.
+    #[command(after_help = client::EXIT_CODES)]
+    Decrypt(Box<client::Decrypt>),
+    /// Prints a script that makes a shell complete these commands.
+    Completions {
+        /// Which shell.
+        shell: completions::Shell,
+    },
 }
 
 /// Does what the arguments say.
@@ -82,5 +115,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Rekey(wanted) => rekey::run(arguments.config, &wanted),
         Command::Openapi => openapi::run(),
         Command::Ledger { command } => ledger::run(command, arguments.config),
+        #[cfg(target_os = "linux")]
+        Command::Diagnose(wanted) => diagnose::run(arguments.config, &wanted),
+        Command::Key { command } => client::run(&Wanted::Key(&command)),
+        Command::Sign(wanted) => client::run(&Wanted::Sign(&wanted)),
+        Command::Verify(wanted) => client::run(&Wanted::Verify(&wanted)),
+        Command::Encrypt(wanted) => client::run(&Wanted::Encrypt(&wanted)),
+        Command::Decrypt(wanted) => client::run(&Wanted::Decrypt(&wanted)),
+        Command::Completions { shell } => completions::run(shell),
     }
 }

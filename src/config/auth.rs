@@ -52,11 +52,15 @@ impl KeySetLocation {
     pub(super) fn can_be_replaced_on_the_way(&self) -> bool {
         match self {
             Self::File(_) => false,
-            Self::Address(address) => {
-                after_scheme(address, "http").is_some_and(|rest| !is_loopback(host(rest)))
-            }
+            Self::Address(address) => goes_in_the_clear(address),
         }
     }
+}
+
+/// Whether what is sent to this address, or comes from it, is read on the way: over
+/// `http` to another machine.
+pub(super) fn goes_in_the_clear(address: &str) -> bool {
+    after_scheme(address, "http").is_some_and(|rest| !is_loopback(host(rest)))
 }
 
 /// What follows `scheme://`, whose case does not matter (RFC 3986 §3.1).

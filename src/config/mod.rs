@@ -6,6 +6,7 @@
 
 mod approvals;
 mod auth;
+mod client;
 mod effective;
 mod environment;
 mod fault;
@@ -32,6 +33,7 @@ use std::path::PathBuf;
 
 pub use approvals::{ApprovalMode, Approvals};
 pub use auth::{Auth, KeySetLocation};
+pub use client::{ClientFaults, ClientIdentity, ClientSettings, ClientSource, Given};
 pub use effective::Effective;
 pub use environment::{EnvironmentName, InvalidEnvironmentName};
 pub use fault::ConfigFaults;
@@ -39,7 +41,7 @@ pub use hsm::{Hsm, HsmKind, Pkcs11, SoftwareHsm};
 pub use keys::Keys;
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
-pub use server::{CorsOrigins, Server};
+pub use server::{CorsOrigins, LARGEST_BODY, Server};
 pub use source::Source;
 pub use store::{Store, StoreUrl};
 pub use tls::Tls;

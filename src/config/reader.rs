@@ -197,7 +197,7 @@ fn is_variable(entry: &Entry) -> bool {
 }
 
 /// How many letters to add, drop or change to get from one to the other.
-fn distance(from: &str, to: &str) -> usize {
+pub(super) fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.chars().enumerate() {

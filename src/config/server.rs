@@ -10,6 +10,9 @@ use crate::domain::time::Period;
 use super::reader::Reader;
 use super::value::{Outcome, Parsed, Raw, address, bytes, list, period, quoted, whole};
 
+/// The largest `server.max_body_bytes` there can be.
+pub const LARGEST_BODY: usize = 64 << 20;
+
 /// The listeners and their limits.
 pub struct Server {
     /// The API's listener. Port 0 takes a free one.
@@ -42,7 +45,10 @@ impl Server {
         Self {
             listen: reader.take("server.listen", address),
             ops_listen: reader.take_optional("server.ops_listen", address),
-            max_body_bytes: reader.take("server.max_body_bytes", bytes(1 << 10..=64 << 20)),
+            max_body_bytes: reader.take(
+                "server.max_body_bytes",
+                bytes(1 << 10..=LARGEST_BODY as u64),
+            ),
             request_timeout: reader.take("server.request_timeout", period),
             max_in_flight: reader.take("server.max_in_flight", whole(1..=1_000_000)),
             shutdown_grace: reader.take("server.shutdown_grace", period),

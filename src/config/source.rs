@@ -192,26 +192,32 @@ fn built_in(environment: &EnvironmentName) -> Layer {
 }
 
 fn read_file(path: &Path) -> Result<Layer, Fault> {
+    let mut layer = Layer::new();
+    if let Some(table) = read_table(path)? {
+        flatten("", table, &path.display().to_string(), &mut layer);
+    }
+    Ok(layer)
+}
+
+/// What a TOML file holds; `None` where there is no such file.
+pub(super) fn read_table(path: &Path) -> Result<Option<toml::Table>, Fault> {
     let origin = path.display().to_string();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Layer::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             let what = format!("expected a readable file of UTF-8 text: {}", error.kind());
             return Err(Fault::new(origin, what));
         }
     };
-    let table = text.parse().map_err(|error: toml::de::Error| {
+    text.parse().map(Some).map_err(|error: toml::de::Error| {
         // Never the error's own display: it quotes the line, secrets and all.
         let start = error.span().map_or(0, |span| span.start);
         let before = text.as_bytes().iter().take(start);
         let line = 1 + before.filter(|&&byte| byte == b'\n').count();
         let what = format!("line {line}: expected TOML: {}", error.message());
-        Fault::new(origin.clone(), what)
-    })?;
-    let mut layer = Layer::new();
-    flatten("", table, &origin, &mut layer);
-    Ok(layer)
+        Fault::new(origin, what)
+    })
 }
 
 fn flatten(section: &str, table: toml::Table, origin: &str, layer: &mut Layer) {

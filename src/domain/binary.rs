@@ -2,8 +2,10 @@
 
 use base64_simd::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
+use super::secret::SecretBytes;
 use super::wire::{Unparsable, WireField};
 
 /// Bytes that came as standard base64 with padding (RFC 4648 §4), decoded
@@ -48,6 +50,39 @@ impl<'de> Deserialize<'de> for Base64Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::decode(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Decodes the same strictly into a secret.
+///
+/// # Errors
+/// [`Unparsable`], as for [`Base64Bytes::decode`].
+pub fn decode_secret(text: &str) -> Result<SecretBytes, Unparsable> {
+    STANDARD
+        .decode_to_vec(text)
+        .map(SecretBytes::new)
+        .map_err(|_| Unparsable(Base64Bytes::EXPECTED))
+}
+
+/// Bytes that are written as standard base64 with padding, in what is erased.
+pub struct Base64Text<'a>(pub &'a [u8]);
+
+impl Base64Text<'_> {
+    /// How long the text is, in bytes.
+    pub const fn len(&self) -> usize {
+        self.0.len().div_ceil(3) * 4
+    }
+
+    /// Whether there is no text.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Base64Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = Zeroizing::new(STANDARD.encode_to_string(self.0));
+        serializer.serialize_str(&text)
     }
 }
 

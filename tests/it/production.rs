@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::outsider::{
-    Production, Said, TRIED_SCOPE, Validity, argument, in_tried_scope, series, tried_name,
+    Production, Said, TRIED_SCOPE, Validity, in_tried_scope, series, tried_name,
 };
 use crate::support::{KmsProcess, base64, text};
 
@@ -243,25 +243,6 @@ fn the_platform_takes_an_authority_in_with_an_approval_and_its_clients_get_in() 
     assert_eq!(now.with_status(200)["keys"], json!([]));
 }
 
-/// A token of M21's, signed by openssl with this key.
-fn token(production: &Production, key: &str, claims: &Value) -> String {
-    use base64::Engine as _;
-    let part = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-    let set: Value = serde_json::from_str(&production.read("m21.jwks")).expect("JSON");
-    let head = json!({ "alg": "EdDSA", "typ": "JWT", "kid": set["keys"][0]["kid"] });
-    let signed = format!(
-        "{}.{}",
-        part(head.to_string().as_bytes()),
-        part(claims.to_string().as_bytes())
-    );
-    let (input, output) = (production.file("signed"), production.file("signature"));
-    std::fs::write(&input, &signed).expect("written");
-    let mut arguments = vec!["pkeyutl", "-sign", "-rawin", "-inkey", key];
-    arguments.extend(["-in", argument(&input), "-out", argument(&output)]);
-    production.openssl_does(&arguments);
-    format!("{signed}.{}", part(&std::fs::read(output).expect("read")))
-}
-
 #[test]
 fn a_token_signed_with_m21s_key_is_taken_and_no_other() {
     let production = Production::lay_out();
@@ -277,7 +258,7 @@ fn a_token_signed_with_m21s_key_is_taken_and_no_other() {
         let header = format!("Authorization: Bearer {token}");
         production.curl(&kms, M21, &list, None, &[&header])
     };
-    ask(&token(&production, "m21.pem", &claims("M21"))).with_status(200);
-    ask(&token(&production, "m21.pem", &claims("M27"))).refused(401, "module_id");
-    ask(&token(&production, "approver-alice.pem", &claims("M21"))).refused(401, "signature");
+    ask(&production.token("m21.pem", &claims("M21"))).with_status(200);
+    ask(&production.token("m21.pem", &claims("M27"))).refused(401, "module_id");
+    ask(&production.token("approver-alice.pem", &claims("M21"))).refused(401, "signature");
 }

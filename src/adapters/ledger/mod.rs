@@ -11,5 +11,5 @@ mod testing;
 
 pub use audit::{AuditFailure, AuditProgress, AuditReport, audit};
 pub use prover::{ProofFault, Prover, present};
-pub use remote::{RemoteLedger, RemoteOptions};
+pub use remote::RemoteLedger;
 pub use signer::{LedgerKeyFault, LedgerSigner, NextKey};

@@ -66,6 +66,11 @@ impl Prover {
         })
     }
 
+    /// The root of the tree.
+    pub fn root(&self) -> TreeHash {
+        self.edge.root()
+    }
+
     /// The proof that the receipt at this place is in the tree, leaf upwards.
     ///
     /// # Errors

@@ -1,17 +1,25 @@
 //! The ledger of a running service, by its address (C2SP tlog-tiles over HTTP).
 //! Believes nothing of what it is answered, and takes only so much of it.
 
-mod client;
 mod decode;
 
-use self::client::Client;
+use std::time::Duration;
+
+use crate::adapters::remote::{Patience, Question, RemoteFault, RemoteOptions, RemoteService};
 use crate::domain::ledger::{
     Checkpoint, SignedNote, TILE_WIDTH, TileId, TileKind, TilePath, Tree, TreeHash,
 };
 use crate::ports::ledger_source::{KeptCheckpoint, LedgerSource, SourceFault, Stretch};
 use crate::ports::ledger_store::LedgerKey;
 
-pub use self::client::RemoteOptions;
+/// Where the ledger is, below a service's address.
+const BASE: &str = "kms/v1/ledger/";
+
+/// How often one request is sent when the service asks for patience.
+const MOST_TRIES: u32 = 30;
+
+/// The longest that a service's wish for patience is heeded at a time.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The longest note that is read, in bytes.
 const LONGEST_NOTE: usize = 64 * 1024;
@@ -27,7 +35,7 @@ const TILE_LEN: usize = TILE_WIDTH * TreeHash::LEN;
 
 /// The ledger of a running service, as it was when it was first asked.
 pub struct RemoteLedger {
-    client: Client,
+    service: RemoteService,
     note: String,
     size: u64,
 }
@@ -38,32 +46,66 @@ impl RemoteLedger {
     /// # Errors
     /// [`SourceFault`] where nobody answers with a checkpoint there.
     pub fn connect(address: &str, options: &RemoteOptions) -> Result<Self, SourceFault> {
-        let client = Client::new(address, options)?;
+        let service = RemoteService::new(address, options)?;
         let path = "checkpoint";
-        let note = client.get(path, LONGEST_NOTE)?;
-        let not_there = || SourceFault::new(format!("{} is not there", client.address(path)));
-        let note = String::from_utf8(note.ok_or_else(not_there)?).map_err(|error| {
-            SourceFault::because(format!("{} is no text", client.address(path)), error)
-        })?;
+        let note = get(&service, path, LONGEST_NOTE)?;
+        let address = address_of(&service, path);
+        let not_there = || SourceFault::new(format!("{address} is not there"));
+        let note = String::from_utf8(note.ok_or_else(not_there)?)
+            .map_err(|error| SourceFault::because(format!("{address} is no text"), error))?;
         // Whoever checks the ledger reads it again, with its signature.
         let checkpoint = note
             .parse::<SignedNote>()
             .ok()
             .and_then(|note| Checkpoint::from_text(&note.text).ok());
         Ok(Self {
-            client,
+            service,
             note,
             size: checkpoint.map_or(0, |checkpoint| checkpoint.size),
         })
     }
 
     fn get(&self, path: &TilePath, most: usize) -> Result<Option<Vec<u8>>, SourceFault> {
-        self.client.get(&format!("tile/{path}"), most)
+        get(&self.service, &format!("tile/{path}"), most)
     }
 
     fn malformed(&self, path: &TilePath, what: &str) -> SourceFault {
-        let address = self.client.address(&format!("tile/{path}"));
+        let address = address_of(&self.service, &format!("tile/{path}"));
         SourceFault::new(format!("{address} is no {what}"))
+    }
+}
+
+/// The address of something below the ledger's.
+fn address_of(service: &RemoteService, path: &str) -> String {
+    service.address(&format!("{BASE}{path}"))
+}
+
+/// What is there, at most `most` bytes of it; `None` where there is nothing.
+fn get(service: &RemoteService, path: &str, most: usize) -> Result<Option<Vec<u8>>, SourceFault> {
+    let patience = Patience::new(MOST_TRIES, LONGEST_REST, Duration::MAX);
+    match service.ask(&Question::get(&format!("{BASE}{path}"), most), patience)? {
+        Ok(body) => Ok(Some(body.expose().to_vec())),
+        Err(refusal) if refusal.status == 404 => Ok(None),
+        Err(refusal) => {
+            let why = match refusal.said {
+                Some(_) => format!(": {refusal}"),
+                None => String::new(),
+            };
+            Err(SourceFault::new(format!(
+                "{} answers {} and not 200{why}",
+                address_of(service, path),
+                refusal.status
+            )))
+        }
+    }
+}
+
+impl From<RemoteFault> for SourceFault {
+    fn from(fault: RemoteFault) -> Self {
+        Self {
+            what: fault.what,
+            source: fault.source,
+        }
     }
 }
 
@@ -78,9 +120,9 @@ impl LedgerSource for RemoteLedger {
 
     fn keys(&mut self) -> Result<Vec<LedgerKey>, SourceFault> {
         let path = "keys";
-        let body = self.client.get(path, LONGEST_KEYS)?.unwrap_or_default();
+        let body = get(&self.service, path, LONGEST_KEYS)?.unwrap_or_default();
         let mut keys = decode::keys(&body).map_err(|cause| {
-            let address = self.client.address(path);
+            let address = address_of(&self.service, path);
             SourceFault::because(format!("{address} is no list of the ledger's keys"), cause)
         })?;
         // Those that took over since the checkpoint was asked for.
@@ -130,7 +172,7 @@ impl LedgerSource for RemoteLedger {
                 end: index * width + in_bundle,
                 file: format!(
                     "those that {} has no longer",
-                    self.client.address("tile/entries/")
+                    address_of(&self.service, "tile/entries/")
                 ),
             });
         };

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::{audit_folder, complain, database, failed, verifier_key, written};
-use crate::adapters::ledger::{
-    AuditFailure, AuditProgress, AuditReport, RemoteLedger, RemoteOptions, audit,
-};
+use crate::adapters::ledger::{AuditFailure, AuditProgress, AuditReport, RemoteLedger, audit};
+use crate::adapters::remote::RemoteOptions;
 use crate::domain::ledger::VerifierKey;
+use crate::domain::secret::SecretBytes;
 
 /// How often the progress is told.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
@@ -119,7 +119,11 @@ pub(super) fn run(
 impl Service {
     fn options(&self) -> Result<RemoteOptions, ExitCode> {
         let identity = match (read(self.cert.as_deref())?, read(self.key.as_deref())?) {
-            (Some(certificate), Some(key)) => Some([certificate, key].join(&b"\n"[..])),
+            (Some(certificate), Some(key)) => {
+                let key = SecretBytes::new(key);
+                let pem = [certificate.as_slice(), key.expose()].join(&b"\n"[..]);
+                Some(SecretBytes::new(pem))
+            }
             _ => None,
         };
         Ok(RemoteOptions {
@@ -127,6 +131,7 @@ impl Service {
             module: identity.is_none().then(|| self.module.clone()),
             identity,
             authorities: read(self.cacert.as_deref())?,
+            ..RemoteOptions::default()
         })
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod approver;
 mod contract;
+pub(crate) mod desk;
+pub(crate) mod fake_service;
 mod faulty_disk;
 mod issuer;
 mod ledger;

@@ -96,7 +96,7 @@ impl Production {
 
     /// `kms serve` with exactly these settings, but on free ports.
     pub(crate) fn start(&self) -> KmsProcess {
-        KmsProcess::start(self.folder.path(), &pairs(&self.environment()))
+        self.start_with(&[])
     }
 
     /// `kms serve` with this environment, which is to end by itself.
@@ -171,6 +171,32 @@ impl Production {
         let ended = self.openssl(arguments, b"");
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
         ended.stdout
+    }
+
+    /// A token of M21's, signed by openssl with this key.
+    pub(crate) fn token(&self, key: &str, claims: &Value) -> String {
+        use base64::Engine as _;
+        let part = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let set: Value = serde_json::from_str(&self.read("m21.jwks")).expect("JSON");
+        let head = json!({ "alg": "EdDSA", "typ": "JWT", "kid": set["keys"][0]["kid"] });
+        let signed = format!(
+            "{}.{}",
+            part(head.to_string().as_bytes()),
+            part(claims.to_string().as_bytes())
+        );
+        let (input, output) = (self.file("signed"), self.file("signature"));
+        std::fs::write(&input, &signed).expect("written");
+        let mut arguments = vec!["pkeyutl", "-sign", "-rawin", "-inkey", key];
+        arguments.extend(["-in", argument(&input), "-out", argument(&output)]);
+        self.openssl_does(&arguments);
+        format!("{signed}.{}", part(&std::fs::read(output).expect("read")))
+    }
+
+    /// `kms serve` with these settings beside those that were written.
+    pub(crate) fn start_with(&self, settings: &[(&str, &str)]) -> KmsProcess {
+        let environment = self.environment();
+        let all = [&pairs(&environment)[..], settings].concat();
+        KmsProcess::start(self.folder.path(), &all)
     }
 
     /// Lets openssl make an authority: `NAME.pem` and `NAME.key`.

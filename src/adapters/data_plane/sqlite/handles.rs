@@ -151,19 +151,26 @@ pub fn count_by_beginning(
     backend: HsmBackendName,
     length: usize,
 ) -> Result<BTreeMap<Vec<u8>, u64>, SnapshotFault> {
-    look_at(database, |store| {
-        let length = i64::try_from(length).unwrap_or(i64::MAX);
-        store
-            .prepare(
-                "SELECT substr(handle, 1, ?1), count(*) \
-                 FROM key_handles JOIN keys USING (slot) \
-                 WHERE backend = ?2 AND handle <> zeroblob(length(handle)) GROUP BY 1",
-            )?
-            .query_map(params![length, backend.as_str()], |row| {
-                Ok((row.get(0)?, counted(row, 1)?))
-            })?
-            .collect()
-    })
+    look_at(database, |store| read_beginnings(store, backend, length))
+}
+
+/// The same from a connection.
+pub(super) fn read_beginnings(
+    store: &Connection,
+    backend: HsmBackendName,
+    length: usize,
+) -> rusqlite::Result<BTreeMap<Vec<u8>, u64>> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    store
+        .prepare(
+            "SELECT substr(handle, 1, ?1), count(*) \
+             FROM key_handles JOIN keys USING (slot) \
+             WHERE backend = ?2 AND handle <> zeroblob(length(handle)) GROUP BY 1",
+        )?
+        .query_map(params![length, backend.as_str()], |row| {
+            Ok((row.get(0)?, counted(row, 1)?))
+        })?
+        .collect()
 }
 
 /// What is pinned to a name in the file of a store, which may be served meanwhile.
@@ -171,13 +178,16 @@ pub fn count_by_beginning(
 /// # Errors
 /// [`SnapshotFault`].
 pub fn pinned(database: &Path, name: &str) -> Result<Option<Vec<u8>>, SnapshotFault> {
-    look_at(database, |store| {
-        store
-            .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
-                row.get(0)
-            })
-            .optional()
-    })
+    look_at(database, |store| read_pin(store, name))
+}
+
+/// The same from a connection.
+pub(super) fn read_pin(store: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    store
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })
+        .optional()
 }
 
 /// Makes sure that a store which nobody serves may be looked at: whoever opens it

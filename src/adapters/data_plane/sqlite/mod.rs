@@ -13,6 +13,7 @@ pub(crate) mod fuzzing;
 mod grants;
 pub mod handles;
 mod ledger;
+pub mod look;
 mod open;
 mod queue;
 mod reads;

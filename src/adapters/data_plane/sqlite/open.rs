@@ -83,15 +83,20 @@ pub enum OpenError {
 
 /// Takes the store's lock, which is held for as long as the file is open.
 pub(super) fn lock(database: &Path) -> Result<File, OpenError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
+    let path = lock_file(database);
     let file = private_file(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path)),
         Err(TryLockError::Error(source)) => Err(OpenError::File { path, source }),
     }
+}
+
+/// The file that whoever serves this database holds the lock of.
+pub(super) fn lock_file(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    PathBuf::from(path)
 }
 
 /// Makes the database if there is none, takes the migrations it lacks, and

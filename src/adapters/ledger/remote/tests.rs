@@ -8,6 +8,7 @@ use super::*;
 use crate::adapters::ledger::testing::{MemoryLedger, verifier};
 use crate::adapters::ledger::{AuditFailure, AuditReport, audit};
 use crate::domain::ledger::{LedgerFlaw, VerifierKey};
+use crate::domain::secret::SecretBytes;
 
 #[test]
 fn a_bundle_is_read_back_and_nothing_but_a_bundle() {
@@ -328,7 +329,7 @@ fn a_service_is_told_who_asks() {
 fn what_is_no_certificate_is_refused() {
     for options in [
         RemoteOptions {
-            identity: Some(b"no PEM".to_vec()),
+            identity: Some(SecretBytes::new(b"no PEM".to_vec())),
             ..RemoteOptions::default()
         },
         RemoteOptions {

@@ -32,8 +32,8 @@ pub(in super::super) fn begin(
     }
 }
 
-/// Holds the tree's edge and the receipts under it to the newest checkpoint.
-fn check(
+/// Holds the tree's edge and the receipts under it to the newest checkpoint. Only reads.
+pub(in super::super) fn check(
     connection: &Connection,
     signer: &dyn EvidenceLedger,
     size: u64,

@@ -42,7 +42,19 @@ impl LedgerCopy {
     /// [`SourceFault`] where the file cannot be read, or is none that this release
     /// reads.
     pub fn open(path: &Path) -> Result<Self, SourceFault> {
-        let database = Opened::open(path)?;
+        Self::of(Opened::open(path)?, path)
+    }
+
+    /// The same by somebody who knows whether a service runs on the file, so that its
+    /// lock is not asked for.
+    pub(in super::super) fn open_knowing(
+        path: &Path,
+        is_served: bool,
+    ) -> Result<Self, SourceFault> {
+        Self::of(Opened::open_knowing(path, is_served)?, path)
+    }
+
+    fn of(database: Opened, path: &Path) -> Result<Self, SourceFault> {
         let version = schema_version(&database.connection, path).map_err(|error| {
             SourceFault::because(format!("cannot read {}", path.display()), error)
         })?;
@@ -60,7 +72,8 @@ impl LedgerCopy {
         })
     }
 
-    fn read<T>(
+    /// Asks the database, which writes nothing.
+    pub(in super::super) fn read<T>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, SourceFault> {

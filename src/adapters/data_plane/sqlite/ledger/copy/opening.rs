@@ -36,10 +36,17 @@ type Looks = Option<(u64, i64, i64, u64)>;
 impl Opened {
     /// The database in this file. A service may be running on it.
     pub(super) fn open(path: &Path) -> Result<Self, SourceFault> {
+        let is_served = is_served(path).map_err(|error| {
+            SourceFault::because(format!("cannot read {}", path.display()), error)
+        })?;
+        Self::open_knowing(path, is_served)
+    }
+
+    /// The same, knowing whether one does.
+    pub(super) fn open_knowing(path: &Path, is_served: bool) -> Result<Self, SourceFault> {
         let fault = |error: Box<dyn std::error::Error + Send + Sync>| {
             SourceFault::because(format!("cannot read {}", path.display()), error)
         };
-        let is_served = is_served(path).map_err(|error| fault(error.into()))?;
         let looks = match is_served {
             true => None,
             false => Some(looks(path).map_err(|error| fault(error.into()))?),

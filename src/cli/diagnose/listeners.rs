@@ -1,0 +1,145 @@
+//! The addresses that the service listens on: free, its own, or another program's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::processes::{Listener, Process, listener};
+use super::report::Report;
+use crate::adapters::remote::{Patience, Question, RemoteOptions, RemoteService, escaped};
+use crate::cli::fault::with_causes;
+use crate::config::Config;
+
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest answer that is read, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// What the service calls itself.
+const SERVICE: &str = "kms";
+
+/// Looks at both.
+pub(super) fn look(config: &Config, served_by: Option<&Process>, report: &mut Report) {
+    let server = &config.server;
+    let is_plain = config.tls.certificate.is_none();
+    address("server.listen", server.listen, is_plain, served_by, report);
+    if let Some(operations) = server.ops_listen {
+        address("server.ops_listen", operations, true, served_by, report);
+    }
+}
+
+fn address(
+    setting: &'static str,
+    wanted: SocketAddr,
+    is_plain: bool,
+    served_by: Option<&Process>,
+    report: &mut Report,
+) {
+    // Whether the host is this machine's, without taking a port that anybody listens on.
+    if let Err(error) = UdpSocket::bind(SocketAddr::new(wanted.ip(), 0)) {
+        report.bad(
+            setting,
+            format_args!("{} is no address of this machine: {error}", wanted.ip()),
+            format_args!("set {setting} to one, or to 0.0.0.0 or [::] for all"),
+        );
+        return;
+    }
+    if wanted.port() == 0 {
+        report.good(setting, "port 0: a free one is taken");
+        return;
+    }
+    match (listener(wanted), served_by) {
+        (None, None) => report.good(setting, format_args!("{wanted} is free")),
+        (None, Some(process)) => report.note(
+            setting,
+            format_args!(
+                "nobody listens on {wanted}: the service (process {}) starts or stops, or was \
+                 started with another address",
+                process.id
+            ),
+        ),
+        (Some(found), _) if found.process.as_ref() == served_by && served_by.is_some() => {
+            own(setting, wanted, is_plain, report);
+        }
+        (Some(found), _) => report.bad(
+            setting,
+            format_args!("{wanted} is taken by {}", in_words(&found)),
+            format_args!("stop that program, or set {setting} to another address"),
+        ),
+    }
+}
+
+fn in_words(found: &Listener) -> String {
+    match &found.process {
+        Some(process) => format!("process {} ({})", process.id, process.name()),
+        None => format!(
+            "a program of user {}, which cannot be seen from here",
+            found.user
+        ),
+    }
+}
+
+/// The service listens there. Where it speaks plain HTTP it is asked whether it lives.
+fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut Report) {
+    if !is_plain {
+        report.good(
+            setting,
+            format_args!("the service listens on {address}, with TLS"),
+        );
+        return;
+    }
+    match alive(reachable(address)) {
+        Ok(version) if version == env!("CARGO_PKG_VERSION") => {
+            report.good(setting, format_args!("the service answers on {address}"));
+        }
+        Ok(version) => report.note(
+            setting,
+            format_args!(
+                "the service that answers on {address} is of version {version}, and this program \
+                 of {}",
+                env!("CARGO_PKG_VERSION")
+            ),
+        ),
+        Err(what) => report.bad(
+            setting,
+            format_args!("the service listens on {address}, and does not answer: {what}"),
+            "look at the service's log; restart it",
+        ),
+    }
+}
+
+/// Where an address that takes all is reached.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The version of the service that answers there.
+fn alive(address: SocketAddr) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Liveness {
+        service: String,
+        version: String,
+    }
+    let options = RemoteOptions {
+        deadline: Some(DEADLINE),
+        ..RemoteOptions::default()
+    };
+    let asked = RemoteService::new(&format!("http://{address}"), &options).and_then(|service| {
+        let patience = Patience::new(1, Duration::ZERO, Duration::ZERO);
+        service.ask(&Question::get("health", LONGEST_ANSWER), patience)
+    });
+    let body = asked
+        .map_err(|fault| escaped(&with_causes(&fault)))?
+        .map_err(|refusal| refusal.to_string())?;
+    match serde_json::from_slice(body.expose()) {
+        Ok(Liveness { service, version }) if service == SERVICE => Ok(version),
+        Ok(_) | Err(_) => Err("the answer is none of this service".to_owned()),
+    }
+}

@@ -1,0 +1,153 @@
+//! What the machine gives the process: the time, randomness, and open files.
+
+use std::time::Instant;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::processes::Process;
+use super::report::Report;
+use crate::config::Config;
+use crate::domain::time::{Period, Timestamp};
+
+/// How far the newest receipt may be ahead of this clock: it may have been made while
+/// this was looking.
+const AHEAD: Period = Period::seconds(5);
+
+/// Connections that each of the two listeners takes at once, as the service has it.
+const CONNECTIONS: u64 = 16_384;
+
+/// What the service has open beside connections: the store, its readers, the listeners,
+/// files that are read again, fetches of key sets, and the log.
+const BESIDE_CONNECTIONS: u64 = 128;
+
+/// Holds the clock to the newest receipt. Whether the kernel knows of a synchronization
+/// is not asked.
+pub(super) fn clock(now: Timestamp, newest_receipt: Option<Timestamp>, report: &mut Report) {
+    match newest_receipt {
+        Some(newest) if newest > now.plus(AHEAD) => report.bad(
+            "clock",
+            format_args!("it is {now} here, and the newest receipt is of {newest}"),
+            "set the clock right, and keep it by NTP: keys expire, and approvals and certificates \
+             are judged, by this clock",
+        ),
+        Some(newest) => report.good(
+            "clock",
+            format_args!("it is {now} here, and the newest receipt is of {newest}"),
+        ),
+        None => report.good("clock", format_args!("it is {now} here")),
+    }
+}
+
+/// Whether the kernel's generator answers without being waited for.
+pub(super) fn entropy(report: &mut Report) {
+    let mut bytes = [0; 32];
+    let asked = Instant::now();
+    match getrandom(&mut bytes[..], GetRandomFlags::NONBLOCK) {
+        Ok(32) => report.good(
+            "entropy",
+            format_args!(
+                "the kernel gives random bytes at once ({:?})",
+                asked.elapsed()
+            ),
+        ),
+        Ok(_) => report.note(
+            "entropy",
+            "the kernel gave fewer random bytes than it was asked for",
+        ),
+        Err(error) => report.bad(
+            "entropy",
+            format_args!("the kernel has no random bytes yet: {error}"),
+            "wait until its generator is seeded; in a virtual machine add a virtio-rng device",
+        ),
+    }
+}
+
+/// Holds the limit of open files to the requests and the connections that there may be.
+pub(super) fn limits(config: &Config, served_by: Option<&Process>, report: &mut Report) {
+    let (limit, whose) = match served_by {
+        Some(process) => (
+            process.open_files_limit(),
+            format!("the service (process {})", process.id),
+        ),
+        None => (
+            getrlimit(Resource::Nofile).current,
+            "a service that is started from here".to_owned(),
+        ),
+    };
+    let in_flight = config.server.max_in_flight.get() as u64;
+    let enough = 2 * CONNECTIONS + BESIDE_CONNECTIONS;
+    match judge(limit, in_flight) {
+        EnoughFor::All => {
+            let limit = limit.map_or_else(|| "any number of".to_owned(), |limit| limit.to_string());
+            report.good(
+                "open_files",
+                format_args!("{whose} may have {limit} files open"),
+            );
+        }
+        EnoughFor::Requests(limit) => report.note(
+            "open_files",
+            format_args!(
+                "{whose} may have {limit} files open: connections past that wait. {enough} are \
+                 enough for all that both listeners take (ulimit -n, LimitNOFILE=)"
+            ),
+        ),
+        EnoughFor::Neither(limit) => report.bad(
+            "open_files",
+            format_args!(
+                "{whose} may have {limit} files open, which is too few for server.max_in_flight \
+                 ({in_flight}) requests, each on a connection of its own, and {BESIDE_CONNECTIONS} \
+                 other files"
+            ),
+            format_args!(
+                "raise the limit (ulimit -n, LimitNOFILE=) to {enough}, or lower \
+                 server.max_in_flight"
+            ),
+        ),
+    }
+}
+
+/// What so many open files are enough for.
+#[derive(Debug, PartialEq, Eq)]
+enum EnoughFor {
+    All,
+    Requests(u64),
+    Neither(u64),
+}
+
+fn judge(limit: Option<u64>, in_flight: u64) -> EnoughFor {
+    match limit {
+        Some(limit) if limit < in_flight + BESIDE_CONNECTIONS => EnoughFor::Neither(limit),
+        Some(limit) if limit < 2 * CONNECTIONS + BESIDE_CONNECTIONS => EnoughFor::Requests(limit),
+        Some(_) | None => EnoughFor::All,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_behind_the_newest_receipt_is_wrong() {
+        let at = |time: &str| -> Timestamp { time.parse().expect("a time") };
+        let is_well = |now: &str, newest: Option<&str>| {
+            let mut report = Report::default();
+            clock(at(now), newest.map(at), &mut report);
+            report.is_well()
+        };
+        let now = "2026-06-01T00:00:00Z";
+        assert!(is_well(now, None));
+        assert!(is_well(now, Some("2026-05-31T00:00:00Z")));
+        assert!(is_well(now, Some("2026-06-01T00:00:05Z")));
+        assert!(!is_well(now, Some("2026-06-01T00:00:06Z")));
+    }
+
+    #[test]
+    fn open_files_are_held_to_requests_and_connections() {
+        assert_eq!(judge(Some(1_151), 1_024), EnoughFor::Neither(1_151));
+        assert_eq!(judge(Some(1_152), 1_024), EnoughFor::Requests(1_152));
+        assert_eq!(judge(Some(32_895), 1_024), EnoughFor::Requests(32_895));
+        assert_eq!(judge(Some(32_896), 1_024), EnoughFor::All);
+        assert_eq!(judge(None, 1_024), EnoughFor::All);
+    }
+}

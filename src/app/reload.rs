@@ -6,17 +6,21 @@
 //! kernel: Kubernetes swaps a link several folders up, which a watch of the file
 //! itself does not see.
 
+mod handle;
+
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+pub use self::handle::ReloadHandle;
 
 use crate::ports::material::Material;
 use crate::service::KmsService;
@@ -27,57 +31,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How soon an address that failed is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
-
-/// Asks for everything to be read again: what SIGHUP does.
-#[derive(Clone, Debug)]
-pub struct ReloadHandle {
-    /// How often it was asked.
-    asked: watch::Sender<u64>,
-    /// Up to which asking each task has come.
-    answered: Arc<Mutex<Vec<watch::Receiver<u64>>>>,
-}
-
-impl ReloadHandle {
-    pub(super) fn new() -> Self {
-        Self {
-            asked: watch::Sender::new(0),
-            answered: Arc::default(),
-        }
-    }
-
-    /// Hears of everything that is asked for from now on.
-    pub(super) fn listen(&self) -> watch::Receiver<u64> {
-        self.asked.subscribe()
-    }
-
-    /// Where one more task says up to which asking it has come.
-    fn answering(&self) -> watch::Sender<u64> {
-        let (answering, answered) = watch::channel(0);
-        self.all_answered().push(answered);
-        answering
-    }
-
-    /// Asks; answers at once. What fails keeps the old and says so in the log,
-    /// the metrics and the health report.
-    pub fn reload(&self) {
-        self.asked.send_modify(|asked| *asked += 1);
-    }
-
-    /// Waits until all that was asked for was read, or refused.
-    pub async fn settled(&self) {
-        let asked = *self.asked.borrow();
-        let answered = self.all_answered().clone();
-        for mut one in answered {
-            // A task that is gone has nothing left to read.
-            let _ = one.wait_for(|answered| *answered >= asked).await;
-        }
-    }
-
-    fn all_answered(&self) -> MutexGuard<'_, Vec<watch::Receiver<u64>>> {
-        // A list is whole after every push.
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Files as they were before they were read for the first time: what changes while
 /// the service starts is noticed like every other change.
@@ -268,6 +221,7 @@ fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;

@@ -10,9 +10,9 @@ const KIB: usize = 1024;
 pub(super) enum Place {
     /// On the async worker that asked: at most about 100 µs.
     Here,
-    /// In the CPU pool.
+    /// On the threads for long computations.
     Pool,
-    /// In the CPU pool, one piece of a batch after the other.
+    /// There, one piece of a batch after the other.
     PoolByPieces,
 }
 

@@ -56,7 +56,16 @@ fn apply_plain(
         let piece: Vec<_> = jobs.by_ref().take(size).collect();
         let transactions: Vec<_> = piece.iter().map(|job| &job.transaction).collect();
         match batch.apply_together(&transactions) {
-            Err(Refusal::Malformed(_)) => {
+            Ok(()) => {
+                kept.extend(piece);
+                Ok(())
+            }
+            Err(Refusal::Failed(fault)) => {
+                kept.extend(piece);
+                Err(fault)
+            }
+            // Nothing of the piece is written: whichever it was, it is alone in that.
+            Err(Refusal::Malformed(_) | Refusal::Conflict(_)) => {
                 let mut piece = piece.into_iter();
                 let outcome = piece.by_ref().try_for_each(|job| {
                     let applied = batch.apply(&job.transaction);
@@ -64,13 +73,6 @@ fn apply_plain(
                 });
                 kept.extend(piece);
                 outcome
-            }
-            applied => {
-                kept.extend(piece);
-                match applied {
-                    Err(Refusal::Failed(fault)) => Err(fault),
-                    _ => Ok(()),
-                }
             }
         }
     });

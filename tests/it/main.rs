@@ -35,7 +35,7 @@ mod errors_load;
 mod headers;
 mod health;
 mod health_command;
-mod hostile_http;
+mod hostile;
 mod isolation;
 mod key_usage;
 mod keys;

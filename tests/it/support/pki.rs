@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
@@ -9,7 +10,11 @@ use rcgen::{
     RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use reqwest::{Client, Identity};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
 
 /// The name of a module in a scope, as a client certificate bears it.
 pub(crate) fn spiffe_name(tenant: &str, environment: &str, plane: &str, module: &str) -> String {
@@ -102,6 +107,21 @@ impl Pki {
     /// An HTTP client that trusts the service and has no certificate.
     pub(crate) fn nameless(&self) -> Client {
         self.builder().build().expect("a client")
+    }
+
+    /// TLS for bytes that no HTTP client would write, with this certificate.
+    pub(crate) fn raw_connector(&self, certificate: &ClientCertificate) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from(self.authority.der().to_vec());
+        roots.add(authority).expect("an authority");
+        let pem = certificate.pem.as_bytes();
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let key = PrivateKeyDer::from_pem_slice(pem).expect("a key");
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain.expect("a chain"), key)
+            .expect("a key that fits");
+        TlsConnector::from(Arc::new(config))
     }
 
     fn builder(&self) -> reqwest::ClientBuilder {

@@ -1,26 +1,49 @@
 //! HTTP by hand, for what no well-behaved client sends.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::{Answer, DEADLINE, Exchange};
+use super::{Answer, ClientCertificate, DEADLINE, Exchange, Pki};
 
 /// A connection on which a test writes what it likes.
 pub(crate) struct RawConnection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// What was asked last, where it was a request.
     asked: Option<(Method, String)>,
 }
 
+/// What bytes travel over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 impl RawConnection {
     /// Connects.
     pub(crate) async fn open(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.expect("it listens"))
+    }
+
+    /// Connects with TLS as whoever this certificate names.
+    pub(crate) async fn open_tls(
+        address: SocketAddr,
+        pki: &Pki,
+        certificate: &ClientCertificate,
+    ) -> Self {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let connector = pki.raw_connector(certificate);
+        let name = address.ip().into();
+        let connecting = connector.connect(name, stream);
+        let connecting = tokio::time::timeout(DEADLINE, connecting).await;
+        Self::over(connecting.expect("in time").expect("a handshake"))
+    }
+
+    fn over(stream: impl Stream + 'static) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.expect("it listens"),
+            stream: Box::new(stream),
             asked: None,
         }
     }
@@ -44,19 +67,18 @@ impl RawConnection {
     }
 
     /// Writes these bytes; whether the service was still there to take them.
-    pub(crate) async fn offer(&mut self, mut bytes: &[u8]) -> bool {
+    pub(crate) async fn offer(&mut self, bytes: &[u8]) -> bool {
         if let Some(asked) = request_line(bytes) {
             self.asked = Some(asked);
         }
-        while !bytes.is_empty() {
-            self.stream.writable().await.expect("a connection");
-            match self.stream.try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return false,
-            }
-        }
-        true
+        let written = self.stream.write_all(bytes).await;
+        written.is_ok() && self.stream.flush().await.is_ok()
+    }
+
+    /// Says that nothing more will be written.
+    pub(crate) async fn finish(&mut self) {
+        // Who has hung up already need not be told.
+        let _ = self.stream.shutdown().await;
     }
 
     /// Everything that comes until the service hangs up, which it must do.
@@ -66,21 +88,40 @@ impl RawConnection {
 
     /// What comes until it is enough, or until the service hangs up.
     pub(crate) async fn receive(&mut self, is_enough: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        self.exchange(b"", is_enough).await
+    }
+
+    /// Writes these bytes while it reads, as far as the service takes them: what comes
+    /// until it is enough, or until the service hangs up.
+    pub(crate) async fn exchange(
+        &mut self,
+        bytes: &[u8],
+        is_enough: impl Fn(&[u8]) -> bool,
+    ) -> Vec<u8> {
         let mut received = Vec::new();
+        let (mut reading, mut writing) = tokio::io::split(&mut self.stream);
         let reading = async {
-            let mut buffer = [0; 4096];
             while !is_enough(&received) {
-                self.stream.readable().await.expect("a connection");
-                match self.stream.try_read(&mut buffer) {
-                    // A reset is an end as well.
-                    Ok(0) => return,
-                    Err(error) if error.kind() != ErrorKind::WouldBlock => return,
-                    Ok(read) => received.extend_from_slice(&buffer[..read]),
-                    Err(_) => {}
+                // A reset is an end as well.
+                match reading.read_buf(&mut received).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, reading)
+        let writing = async {
+            // What nobody takes is not what is asked here.
+            let _ = writing.write_all(bytes).await;
+            let _ = writing.flush().await;
+            std::future::pending::<()>().await;
+        };
+        let both = async {
+            tokio::select! {
+                () = reading => {}
+                () = writing => {}
+            }
+        };
+        tokio::time::timeout(DEADLINE, both)
             .await
             .expect("the service answers or hangs up in time");
         received
@@ -137,12 +178,9 @@ impl RawConnection {
     }
 
     async fn read_more(&mut self, received: &mut Vec<u8>) {
-        let mut buffer = [0; 4096];
-        self.stream.readable().await.expect("a connection");
-        match self.stream.try_read(&mut buffer) {
+        match self.stream.read_buf(received).await {
             Ok(0) => panic!("the service hung up without an answer"),
-            Ok(read) => received.extend_from_slice(&buffer[..read]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(_) => {}
             Err(error) => panic!("the service hung up: {error}"),
         }
     }

@@ -1,7 +1,9 @@
-//! Whatever is sent to it, the service says no, hangs up, and serves the next.
+//! HTTP/1.1 that means two things, means nothing, or never comes to its end.
 
 use std::time::{Duration, Instant};
 
+use super::assert_alive;
+use super::frames::BEGINNING;
 use crate::support::{RawConnection, TestKms};
 
 /// The status of the first answer in these bytes, `None` where there is none.
@@ -24,10 +26,6 @@ async fn outcome(kms: &TestKms, bytes: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(&received).to_lowercase();
     assert!(!text.contains("\r\nserver:"), "{text}");
     received
-}
-
-async fn assert_alive(kms: &TestKms) {
-    kms.get("/kms/v1/config").await.ok();
 }
 
 #[tokio::test]
@@ -173,114 +171,35 @@ async fn a_body_byte_by_byte_ends_with_the_deadline_and_the_connection_with_it()
     assert_alive(&kms).await;
 }
 
-/// How an HTTP/2 connection begins: the preface and our settings.
-const BEGINNING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-const END_STREAM: u8 = 1;
-
-/// `GET http://a/` in HPACK: three entries of the static table, and a name.
-const GET: &[u8] = b"\x82\x86\x84\x41\x01a";
-
-/// A frame (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len())
-        .expect("a length")
-        .to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// The kinds of the frames in these bytes.
-fn kinds(mut received: &[u8]) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    while let [a, b, c, kind, ..] = *received {
-        kinds.push(kind);
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        received = received.get(9 + length..).unwrap_or_default();
-    }
-    kinds
-}
-
-/// The settings in the first frame (RFC 9113 §6.5.1).
-fn settings(received: &[u8]) -> Vec<(u16, u32)> {
-    let length = u32::from_be_bytes([0, received[0], received[1], received[2]]) as usize;
-    received[9..9 + length]
-        .chunks_exact(6)
-        .map(|six| {
-            let name = u16::from_be_bytes([six[0], six[1]]);
-            let value = u32::from_be_bytes([six[2], six[3], six[4], six[5]]);
-            (name, value)
-        })
-        .collect()
-}
-
+/// Who has said everything may still be waiting for the answer, or be gone: either
+/// way the connection ends at once, not when it was idle for long enough.
 #[tokio::test]
-async fn http_2_is_spoken_without_tls_and_without_having_to_ask() {
+async fn a_client_that_has_finished_speaking_holds_no_connection() {
     let kms = TestKms::start().await;
-    let mut connection = RawConnection::open(kms.address()).await;
-    connection.send(BEGINNING).await;
-    connection
-        .send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
-        .await;
-    let answered = connection
-        .receive(|received| kinds(received).contains(&HEADERS))
-        .await;
-    assert!(
-        kinds(&answered).contains(&HEADERS),
-        "{:?}",
-        kinds(&answered)
-    );
-    let mut settings: Vec<(u16, u32)> = settings(&answered);
-    settings.sort_unstable();
-    // Streams at once, the window of a stream, the largest frame, the largest head.
-    let bounds = [(3, 256), (4, 256 * 1024), (5, 16 * 1024), (6, 32 * 1024)];
-    assert_eq!(settings, bounds);
-    // A frame of a stream that belongs to none ends the connection, with a word.
-    connection.send(&frame(HEADERS, END_HEADERS, 0, GET)).await;
-    let ended = connection.until_closed().await;
-    assert!(kinds(&ended).contains(&GOAWAY), "{:?}", kinds(&ended));
-}
-
-#[tokio::test]
-async fn http_2_that_asks_too_much_is_told_to_go_away() {
-    let kms = TestKms::start().await;
-    let too_large = frame(HEADERS, END_HEADERS, 1, &vec![0; 20_000]);
-    let endless = {
-        let mut frames = frame(HEADERS, 0, 1, GET);
-        for _ in 0..10_000 {
-            // A literal field of one byte each, never indexed.
-            frames.extend(frame(CONTINUATION, 0, 1, &[0x10, 1, b'a', 1, b'b']));
-        }
-        frames
-    };
-    let resets: Vec<u8> = (0..20_000_u32)
-        .flat_map(|number| {
-            let stream = 2 * number + 1;
-            let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, GET);
-            both.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
-            both
-        })
-        .collect();
-    for (what, bytes) in [
-        ("a frame beyond the largest", too_large),
-        ("a head without end", endless),
-        ("streams opened to be reset", resets),
+    for said in [
+        &b""[..],
+        b"GET /health HTTP/1.1\r\nHo",
+        b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /kms/v1/sign HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+          Content-Length: 100\r\n\r\n{",
+        b"POST /kms/v1/sign HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+          Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"PRI * HT",
+        BEGINNING,
     ] {
         let mut connection = RawConnection::open(kms.address()).await;
-        let all = [BEGINNING, &bytes].concat();
         let started = Instant::now();
-        connection.offer(&all).await;
-        connection.until_closed().await;
-        // Told to go, and not waited for until it was idle for long enough.
-        assert!(started.elapsed() < Duration::from_secs(9), "{what}");
-        assert_alive(&kms).await;
+        connection.offer(said).await;
+        connection.finish().await;
+        let received = connection.until_closed().await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{said:?}");
+        let status = status(&received);
+        // A whole request is answered; half of one is none, and none at all is nothing.
+        let is_whole = said.starts_with(b"GET") && said.ends_with(b"\r\n\r\n");
+        match is_whole {
+            true => assert_eq!(status, Some(200)),
+            false => assert_ne!(status, Some(200), "{said:?}"),
+        }
     }
+    assert_alive(&kms).await;
 }

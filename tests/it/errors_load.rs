@@ -5,11 +5,14 @@ use std::cell::RefCell;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Answer, RawConnection, TestKms, eventually};
+use crate::support::{Answer, Pki, RawConnection, TestKms, eventually};
 
 /// Begins a request whose body never ends.
 async fn stall(kms: &TestKms) -> RawConnection {
-    let mut connection = RawConnection::open(kms.address()).await;
+    stall_over(RawConnection::open(kms.address()).await).await
+}
+
+async fn stall_over(mut connection: RawConnection) -> RawConnection {
     connection
         .send_head("/kms/v1/sign", &["Content-Length: 100"])
         .await;
@@ -68,4 +71,30 @@ async fn a_full_service_turns_requests_away_and_still_answers_its_probes() {
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+/// However many bodies one module lets come in byte by byte, the others are served.
+#[tokio::test]
+async fn one_caller_cannot_take_every_place_of_a_large_service() {
+    let pki = Pki::new();
+    let kms = TestKms::start_tls(&pki, &[("KMS__SERVER__MAX_IN_FLIGHT", "64")]).await;
+    let slow = pki.client("tenant123", "M99");
+    let mut stalled = Vec::new();
+    for _ in 0..64 {
+        let connection = RawConnection::open_tls(kms.address(), &pki, &slow).await;
+        stalled.push(stall_over(connection).await);
+    }
+    let others = pki.connector(&slow);
+    let turned_away = eventually("a share that is taken", || async {
+        let same = kms.request_over(&others, Method::GET, "/kms/v1/config");
+        let answer = Answer::of(same).await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    let details = turned_away.refused(503, "DEPENDENCY_UNAVAILABLE");
+    assert_eq!(details, &json!({ "dependency": "load" }));
+    // Module M21, and not the first of its requests only.
+    for _ in 0..3 {
+        kms.get("/kms/v1/config").await.ok();
+    }
 }

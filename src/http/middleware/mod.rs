@@ -3,6 +3,7 @@
 mod around;
 mod authenticate;
 mod bounds;
+mod callers;
 mod frame;
 mod rate_table;
 mod rates;

@@ -10,12 +10,12 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::RequestFacts;
 use super::around::Around;
-use super::rate_table::{RateKey, RateTable, Standing, Verdict};
+use super::callers::Caller;
+use super::rate_table::{RateTable, Standing, Verdict};
 use crate::domain::error::KmsError;
 use crate::domain::rate::RateGroup;
 use crate::http::error::ApiError;
 use crate::http::router::operation_of;
-use crate::http::server::Connection;
 use crate::telemetry::metrics::RequestOperation;
 
 /// The three fields of draft-ietf-httpapi-ratelimit-headers-06, the last version
@@ -36,7 +36,7 @@ impl Around for Rates {
     fn enter(&self, request: &mut Request) -> ControlFlow<Response, ()> {
         let route = request.extensions().get::<MatchedPath>();
         let operation = operation_of(request.method(), route.map_or("", MatchedPath::as_str));
-        let (standing, verdict) = self.0.admit(caller_of(request), group_of(operation));
+        let (standing, verdict) = self.0.admit(Caller::of(request), group_of(operation));
         // Written by the frame, so that every answer bears it, however it came about.
         if let Some(facts) = request.extensions().get::<Arc<RequestFacts>>() {
             facts.note_standing(standing);
@@ -52,18 +52,6 @@ impl Around for Rates {
                 ControlFlow::Break(ApiError::from(refused).into_response())
             }
         }
-    }
-}
-
-/// Who is at the other end, by what the connection has proved. Tokens are not
-/// asked: checking them is part of what is to be limited.
-fn caller_of(request: &Request) -> RateKey<'_> {
-    match request.extensions().get::<Connection>() {
-        Some(Connection {
-            peer: Some(peer), ..
-        }) => RateKey::of_peer(&peer.spiffe_id),
-        Some(connection) => RateKey::of_address(connection.address.ip()),
-        None => RateKey::Unknown,
     }
 }
 

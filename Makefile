@@ -10,9 +10,9 @@ test: tools lint unit docs release instructions
 # What counts instructions. What watches the service: Prometheus, whose package starts
 # nothing here, since policy-rc.d says no while it is installed. A browser for the page of
 # the documentation, and what generates requests from the OpenAPI document, in a virtual
-# environment of its own.
-PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze strace chromium script python3
-PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd strace chromium bsdutils python3 python3-pip python3-venv
+# environment of its own. The shells that complete what is typed.
+PROGRAMS = curl openssl softhsm2-util pkcs11-tool p11-kit valgrind prometheus promtool systemd-analyze strace chromium script python3 zsh fish
+PACKAGES = curl openssl softhsm2 opensc p11-kit p11-kit-modules valgrind prometheus systemd strace chromium bsdutils python3 python3-pip python3-venv zsh fish
 POLICY = /usr/sbin/policy-rc.d
 SCHEMATHESIS = target/schemathesis
 tools: programs target/tools/installed $(SCHEMATHESIS)/installed

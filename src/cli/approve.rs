@@ -45,8 +45,9 @@ pub(super) struct Arguments {
     /// Prints the public key as an entry of approvals.jwks, and approves nothing.
     #[arg(long)]
     print_jwk: bool,
-    /// What is approved: key_generate, key_rotate, key_revoke, key_use,
-    /// trust_anchor_add or trust_anchor_remove.
+    /// What is approved: key_generate, key_rotate, key_rotate_emergency, key_archive,
+    /// key_update, key_revoke, key_restore, key_use, trust_anchor_add or
+    /// trust_anchor_remove.
     #[arg(long, required_unless_present = "print_jwk")]
     operation: Option<ApprovalOperation>,
     /// Where: the tenant.
@@ -58,7 +59,8 @@ pub(super) struct Arguments {
     /// Where: laptop, tenant, product or shared.
     #[arg(long, required_unless_present = "print_jwk")]
     plane: Option<Plane>,
-    /// Which key, by its id, for key_rotate, key_revoke and key_use.
+    /// Which key, by its id: for every step in the life of one that is there, and for
+    /// key_use.
     #[arg(long)]
     key_id: Option<KeyId>,
     /// Which type of key, for key_generate.

@@ -19,6 +19,7 @@ const PAGES: &[(&str, u16)] = &[
     ("docs/configuration.md", 18_220),
     ("docs/evidence.md", 18_230),
     ("docs/operations.md", 18_240),
+    ("docs/commands.md", 18_250),
 ];
 
 /// This one is run by `api_page.rs`, which looks at each answer, too.
@@ -115,6 +116,11 @@ fn the_commands_for_auditors_work() {
 #[test]
 fn the_commands_for_operators_work() {
     run("docs/operations.md");
+}
+
+#[test]
+fn the_commands_of_the_client_work() {
+    run("docs/commands.md");
 }
 
 /// Every page, the README first.

@@ -53,6 +53,16 @@ fn claims(token: &str) -> Value {
 }
 
 #[test]
+fn the_help_names_every_operation() {
+    use clap::CommandFactory as _;
+    let help = Line::command().render_long_help().to_string();
+    let words: Vec<&str> = help.split([' ', ',', '\n', '.']).collect();
+    for operation in ApprovalOperation::ALL {
+        assert!(words.contains(&operation.as_str()), "{operation:?}: {help}");
+    }
+}
+
+#[test]
 fn the_token_alone_is_printed_and_its_meaning_told_beside_it() {
     let said = kms_approve(&format!("{SCOPE} --operation key_rotate --key-id {KEY_ID}"))
         .expect("approved");

@@ -1,8 +1,11 @@
-//! `kms completions`, loaded by the shells that are there.
+//! `kms completions`, loaded by the shells.
 
 use std::process::Command;
 
 use crate::support::desk::{Desk, Done};
+
+/// What follows `kms key`.
+const COMMANDS: [&str; 6] = ["generate", "list", "show", "rotate", "revoke", "restore"];
 
 /// What a shell makes of the script and these commands.
 fn in_shell(shell: &str, desk: &Desk, commands: &str) -> Done {
@@ -33,7 +36,7 @@ fn bash_completes_commands_flags_and_values() {
         lines[0].contains("-F _kms") && lines[0].ends_with(" kms"),
         "{lines:?}"
     );
-    for command in ["generate", "list", "show", "rotate", "revoke", "restore"] {
+    for command in COMMANDS {
         assert!(lines[1].split(' ').any(|word| word == command), "{lines:?}");
     }
     assert_eq!(lines[2], "--state");
@@ -42,21 +45,56 @@ fn bash_completes_commands_flags_and_values() {
 }
 
 #[test]
-fn the_other_shells_read_their_scripts() {
+fn fish_completes_commands_and_flags() {
     let desk = Desk::bare();
-    for (shell, check) in [
-        ("zsh", "zsh -n kms.zsh"),
-        ("fish", "fish --no-execute kms.fish"),
-    ] {
-        let script = desk.run(&["completions", shell]);
-        assert!(script.ok().contains("restore"), "{shell}");
-        desk.put(&format!("kms.{shell}"), &script.bytes);
-        let is_there = in_shell("sh", &desk, &format!("command -v {shell}"));
-        if is_there.code == Some(0) {
-            let read = in_shell("sh", &desk, check);
-            assert_eq!((read.code, read.stderr.as_str()), (Some(0), ""), "{shell}");
-        }
+    desk.put("kms.fish", desk.run(&["completions", "fish"]).ok());
+    let script = "source kms.fish\n\
+         complete -C 'kms key '; echo DONE\ncomplete -C 'kms key list --st'; echo DONE\n\
+         complete -C 'kms enc'\n";
+    let completed = in_shell("fish", &desk, script);
+    assert_eq!(completed.code, Some(0), "{completed:?}");
+    assert_eq!(completed.stderr, "");
+    let answers: Vec<&str> = completed.stdout.split("DONE\n").collect();
+    for command in COMMANDS {
+        let is_there = answers[0].lines().any(|line| line.starts_with(command));
+        assert!(is_there, "{command}: {completed:?}");
     }
+    assert!(answers[1].starts_with("--state\t"), "{completed:?}");
+    assert!(answers[2].starts_with("encrypt\t"), "{completed:?}");
+}
+
+/// In a terminal of its own, as completion is only there.
+#[test]
+fn zsh_completes_commands_flags_and_values() {
+    let desk = Desk::bare();
+    desk.put("_kms", desk.run(&["completions", "zsh"]).ok());
+    let script = r#"
+        zmodload zsh/zpty
+        zpty shell zsh -f -i
+        zpty -w shell 'PS1=; fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D
+            bindkey "^I" list-choices; echo REA""DY'
+        while zpty -r shell said; do [[ $said == *READY* ]] && break; done
+        for begun in 'kms key ' 'kms key list --st' 'kms completions ' 'kms enc'; do
+            zpty -w -n shell "$begun"$'\t\C-u echo DO""NE\n'
+            while zpty -r shell said; do print -r -- $said; [[ $said == *DONE* ]] && break; done
+        done
+    "#;
+    let completed = in_shell("zsh", &desk, script);
+    assert_eq!(completed.code, Some(0), "{completed:?}");
+    let answers: Vec<&str> = completed.stdout.split("DONE").collect();
+    for command in COMMANDS {
+        assert!(answers[0].contains(command), "{command}: {completed:?}");
+    }
+    assert!(answers[1].contains("--state  -- Only"), "{completed:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(answers[2].contains(shell), "{completed:?}");
+    }
+    assert!(answers[3].contains("encrypt  -- "), "{completed:?}");
+}
+
+#[test]
+fn another_shell_has_no_script() {
+    let desk = Desk::bare();
     desk.run(&["completions", "elvish"])
         .failed(2, "bash, zsh, fish");
 }

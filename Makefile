@@ -1,7 +1,7 @@
 # `make test` is what continuous integration runs. It needs Rust; the other
 # programs it installs where they are missing (Debian, as root).
 
-.PHONY: test tools programs manifests lint unit docs release instructions bench soak growth fuzz crash image
+.PHONY: test tools programs manifests lint unit docs release instructions bench soak growth fuzz crash systemd image
 
 test: tools lint unit docs release instructions
 
@@ -103,6 +103,10 @@ ROUNDS ?= 100
 crash:
 	KMS_CRASH_ROUNDS=$(ROUNDS) $(if $(SEED),KMS_CRASH_SEED=$(SEED)) \
 	  cargo test --locked $(PROFILE) --test it crash:: -- --nocapture
+
+# Starts the unit under a systemd of its own: as root, where namespaces may be made.
+systemd: release
+	deploy/systemd/try.sh target/release/kms
 
 image:
 	docker build --tag kms .

@@ -56,7 +56,7 @@ $(SCHEMATHESIS)/installed: tests/schemathesis/requirements.txt | programs
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv; \
 	}
 	python3 -m venv --clear $(SCHEMATHESIS)
-	$(SCHEMATHESIS)/bin/pip install --disable-pip-version-check --quiet --no-deps --requirement $<
+	$(SCHEMATHESIS)/bin/pip install --disable-pip-version-check --quiet --no-deps --only-binary :all: --require-hashes --requirement $<
 	touch $@
 
 lint:

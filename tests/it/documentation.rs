@@ -125,18 +125,9 @@ fn the_commands_of_the_client_work() {
 
 /// Every page, the README first.
 fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md")];
-    let mut folders = vec![root().join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("readable") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
-            }
-        }
-    }
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    pages.extend(files("docs").into_iter().filter(is_page));
     pages
 }
 
@@ -188,6 +179,41 @@ fn links_between_pages_lead_somewhere() {
             }
         }
     }
+}
+
+/// Every file below a folder of the project.
+fn files(below: &str) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![root().join(below)]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files
+}
+
+/// A page that names a file of the code names one that is there: the tests behind a
+/// threat, the home of a decision.
+#[test]
+fn what_pages_say_of_files_is_so() {
+    let files: Vec<PathBuf> = ["src", "tests", "benches", "fuzz/fuzz_targets"]
+        .iter()
+        .flat_map(|folder| files(folder))
+        .collect();
+    let mut named = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("readable");
+        for word in text.split('`').filter(|word| word.ends_with(".rs")) {
+            let is_there = files.iter().any(|file| file.ends_with(word));
+            assert!(is_there, "{}: {word}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 50, "{named}");
 }
 
 /// What the usual renderers make of a heading.

@@ -4,6 +4,7 @@
 //! It knows where each file lies and what is to be said of it. How a snapshot is
 //! taken is the store's matter.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,15 +13,23 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::fault::{Fault, exit, load_config};
+use super::owner;
 use crate::adapters::data_plane::sqlite::snapshot::{self, StoreSummary};
 use crate::app::kek::KekFiles;
 use crate::app::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 use crate::config::{Config, StoreUrl};
 
+/// What is no file's name.
+const STANDARD_OUTPUT: &str = "-";
+
+/// The file in the data folder that a snapshot passes through on its way out.
+const PASSING: &str = "backup.passing";
+
 /// What `kms backup` is told.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The file to write, which must not be there yet.
+    /// The file to write, which must not be there yet; - is standard output, and the
+    /// report goes to standard error then.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -30,20 +39,46 @@ pub(super) struct Arguments {
 pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCode {
     exit(load_config(config_dir).and_then(|config| {
         let database = store_file(&config)?;
+        if arguments.out.as_os_str() == STANDARD_OUTPUT {
+            return pour_out(&config, database);
+        }
         let summary =
             snapshot::take(database, &arguments.out).map_err(|fault| Fault::caused(&fault))?;
         let size = fs::metadata(&arguments.out)?.len();
+        let told = arguments.out.display();
         let mut stdout = io::stdout().lock();
-        report(
-            &config,
-            database,
-            &arguments.out,
-            size,
-            &summary,
-            &mut stdout,
-        )?;
+        report(&config, database, &told, size, &summary, &mut stdout)?;
         Ok(())
     }))
+}
+
+/// Writes the snapshot to standard output, for where nothing can be copied out of: a
+/// container without a shell. It is made beside the store, whole and checked, first.
+fn pour_out(config: &Config, database: &Path) -> Result<(), Fault> {
+    owner::is_ours(database)?;
+    let passing = config.data_dir.join(PASSING);
+    // What one that was killed has left behind.
+    match fs::remove_file(&passing) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let summary = snapshot::take(database, &passing).map_err(|fault| Fault::caused(&fault))?;
+    let mut snapshot = fs::File::open(&passing)?;
+    // It is as secret as the store beside it, and gone with this process from here on.
+    fs::remove_file(&passing)?;
+    let mut stdout = io::stdout().lock();
+    let size = io::copy(&mut snapshot, &mut stdout)?;
+    stdout.flush()?;
+    let told = "standard output";
+    report(
+        config,
+        database,
+        &told,
+        size,
+        &summary,
+        &mut io::stderr().lock(),
+    )?;
+    Ok(())
 }
 
 /// The file of the configured store.
@@ -62,12 +97,12 @@ pub(super) fn store_file(config: &Config) -> Result<&Path, Fault> {
 fn report(
     config: &Config,
     database: &Path,
-    out: &Path,
+    out: &dyn Display,
     bytes: u64,
     summary: &StoreSummary,
     stdout: &mut impl Write,
 ) -> io::Result<()> {
-    writeln!(stdout, "backup: {} ({bytes} bytes)", out.display())?;
+    writeln!(stdout, "backup: {out} ({bytes} bytes)")?;
     writeln!(stdout, "ledger: {} receipts", summary.receipts)?;
     if let Some(note) = &summary.newest_checkpoint {
         writeln!(stdout, "newest checkpoint:\n{note}")?;

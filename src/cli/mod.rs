@@ -13,6 +13,7 @@ mod health;
 mod hsm;
 mod ledger;
 mod openapi;
+mod owner;
 mod rekey;
 mod restore;
 mod serve;
@@ -54,7 +55,7 @@ enum Command {
     Approve(Box<approve::Arguments>),
     /// Makes certificates and keys for trying production mode at home.
     DevPki(dev_pki::DevPki),
-    /// Writes a snapshot of the store to a file, beside a running service too.
+    /// Writes a snapshot of the store, beside a running service too.
     Backup(backup::Arguments),
     /// Makes a backup the store, where there is none, once its whole ledger verifies.
     Restore(restore::Arguments),

@@ -17,6 +17,7 @@ pub(super) use self::state::secrets_by_kek;
 use self::state::State;
 use super::backup::store_file;
 use super::fault::{Fault, exit, load_config};
+use super::owner;
 use crate::adapters::data_plane::sqlite::handles::is_served;
 use crate::adapters::hsm::software::kek::KeyEncryptionKey;
 use crate::adapters::secret_file::LaidOutBy;
@@ -77,6 +78,7 @@ fn lay_down(
     key_file: Option<&Path>,
     stdout: &mut impl Write,
 ) -> Result<String, Fault> {
+    owner::is_ours(database)?;
     let state = State::look(database)?;
     let in_force = state.in_force()?;
     let (kek, next) = (files.kek().display(), files.next());

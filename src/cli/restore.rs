@@ -18,6 +18,7 @@ use self::secrets::{Secrets, trusted_key};
 use super::backup::store_file;
 use super::fault::{Fault, exit, load_config};
 use super::ledger::audit_folder;
+use super::owner;
 use super::rekey::secrets_by_kek;
 use crate::adapters::data_plane::sqlite::restoration::Restoration;
 use crate::adapters::data_plane::sqlite::snapshot::{self, StoreSummary, Thoroughness};
@@ -146,6 +147,7 @@ fn begin(config: &Config, database: &Path) -> Result<Restoration, Fault> {
                 config.data_dir.display()
             ))
         })?;
+    owner::is_ours(&config.data_dir)?;
     Restoration::begin(database).map_err(|fault| Fault::caused(&fault))
 }
 

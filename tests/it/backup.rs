@@ -220,3 +220,74 @@ async fn a_backup_is_written_over_nothing_and_a_failed_one_leaves_nothing() {
     let without = KmsProcess::run(folder.path(), &["backup"], &[]);
     refused(&without, 2, &["--out"]);
 }
+
+/// As from a container that nothing can be copied out of.
+#[tokio::test]
+async fn a_backup_can_go_to_standard_output() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kms = KmsProcess::start(folder.path(), &[]);
+    let key_id = kms.generate_id("Ed25519").await;
+    // What one that was killed has left behind.
+    fs::write(folder.path().join("backup.passing"), "old").expect("written");
+    let before = names(folder.path());
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_kms"))
+        .args(["backup", "--out", "-"])
+        .env_clear()
+        .env("KMS__DATA_DIR", folder.path())
+        .current_dir(folder.path())
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success(), "{told}");
+    assert!(told.contains("backup: standard output"), "{told}");
+    let mut after = names(folder.path());
+    after.push("backup.passing".to_owned());
+    after.sort();
+    assert_eq!(after, before, "nothing is left beside the store");
+    kms.stop();
+
+    let elsewhere = folder_with_secrets(folder.path());
+    let snapshot = elsewhere.path().join("backup");
+    fs::write(&snapshot, &said.stdout).expect("written");
+    succeeded(restore(elsewhere.path(), &snapshot, &[]));
+    let kms = KmsProcess::start(elsewhere.path(), &[]);
+    kms.get_scoped(&format!("/kms/v1/keys/{key_id}")).await.ok();
+    kms.stop();
+}
+
+/// Root beside a service that is not root would leave files that the service cannot
+/// open.
+#[tokio::test]
+async fn what_would_write_beside_the_service_runs_as_its_user() {
+    let kms = TestKms::start().await;
+    kms.generate_id("Ed25519").await;
+    let folder = kms.stop().await;
+    let database = folder.path().join("kms.db");
+    let key = folder.path().join("ledger.key");
+    let give_to = |user: u32| {
+        for path in [folder.path(), &database, &key] {
+            std::os::unix::fs::chown(path, Some(user), None).expect("this test runs as root");
+        }
+    };
+    let snapshot = tempfile::tempdir().expect("a folder");
+    let out = snapshot.path().join("backup");
+    succeeded(backup(folder.path(), &out));
+    give_to(65_532);
+    let before = names(folder.path());
+    let new_folder = folder_with_secrets(folder.path());
+    std::os::unix::fs::chown(new_folder.path(), Some(65_532), None).expect("root");
+    for arguments in [
+        &["ledger", "archive", "--before", "2100-01-01"][..],
+        &["ledger", "rotate-key"],
+        &["rekey"],
+        &["backup", "--out", "-"],
+    ] {
+        let ended = KmsProcess::run(folder.path(), arguments, &[]);
+        refused(&ended, 1, &["belongs to user 65532", "--reuid=65532"]);
+        assert_eq!(names(folder.path()), before, "{arguments:?}");
+    }
+    let ended = restore(new_folder.path(), &out, &[]);
+    refused(&ended, 1, &["belongs to user 65532"]);
+    give_to(0);
+    succeeded(KmsProcess::run(folder.path(), &["rekey"], &[]));
+}

@@ -12,6 +12,7 @@ use super::DATABASE;
 use crate::adapters::data_plane::sqlite::archive::{self, ArchiveSummary, Progress};
 use crate::cli::backup::store_file;
 use crate::cli::fault::{Fault, exit, load_config};
+use crate::cli::owner;
 use crate::domain::time::Timestamp;
 
 /// How often the progress is said.
@@ -32,6 +33,7 @@ pub(in crate::cli) struct Arguments {
 /// Moves receipts. Exits with 1 where that fails, and 64 for a faulty configuration.
 pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCode {
     exit(database(config_dir, arguments).and_then(|database| {
+        owner::is_ours(&database)?;
         let mut said = Instant::now();
         let mut say = |progress: Progress| {
             if said.elapsed() >= SAY_EVERY {

@@ -9,6 +9,7 @@ use clap::Args;
 use super::{complain, config, failed, written};
 use crate::adapters::ledger::LedgerSigner;
 use crate::app::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
+use crate::cli::owner;
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {
@@ -35,6 +36,10 @@ pub(super) fn run(
             "{}: no such file; the service makes it on its first start",
             current.display()
         ));
+        return Err(ExitCode::FAILURE);
+    }
+    if let Err(fault) = owner::is_ours(&current) {
+        complain(fault);
         return Err(ExitCode::FAILURE);
     }
     if next.exists() {

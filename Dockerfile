@@ -33,9 +33,10 @@ COPY --from=build /out/usr/local/bin/kms /usr/local/bin/kms
 COPY --from=build --chown=65532:65532 /out/var/lib/kms /var/lib/kms
 COPY config /etc/kms
 USER 65532:65532
+# The root file system can be read-only: everything that is written goes here, into the
+# folder `data` by default. No setting is a variable of the image: it would count more
+# than the files that are mounted.
 WORKDIR /var/lib/kms
-# The root file system can be read-only: everything that is written goes here.
-ENV KMS__DATA_DIR=/var/lib/kms
 VOLUME ["/var/lib/kms"]
 EXPOSE 8002 9002
 STOPSIGNAL SIGTERM

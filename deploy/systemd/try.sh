@@ -87,6 +87,33 @@ within() {
   journalctl --unit kms --no-pager | grep -q reloaded || fail "it read nothing again"
   echo "reloaded"
 
+  # As docs/operations.md has it: with the service's settings, and as its user.
+  (
+    set -a
+    . /etc/kms/kms.env
+    as_kms() { runuser -u kms -- env ENVIRONMENT=production KMS__DATA_DIR=/var/lib/kms kms --config /etc/kms "$@"; }
+    as_kms diagnose >/dev/null || fail "$(as_kms diagnose)"
+    as_kms ledger rotate-key >/dev/null 2>&1
+    for _ in $(seq 100); do
+      test -e /var/lib/kms/ledger.key.next || break
+      sleep 0.1
+    done
+    test ! -e /var/lib/kms/ledger.key.next || fail "the next key does not take over"
+    as_kms backup --out - >/tmp/backup 2>/dev/null
+    test "$(head -c 15 /tmp/backup)" = 'SQLite format 3' || fail "no backup comes out"
+    ENVIRONMENT=production KMS__DATA_DIR=/var/lib/kms kms --config /etc/kms ledger rotate-key 2>/dev/null &&
+      fail "root made a key that the service cannot read"
+    openssl rand 32 >/etc/kms/pki/kek.next
+    chown root:kms /etc/kms/pki/kek.next
+    chmod 0640 /etc/kms/pki/kek.next
+    for _ in $(seq 300); do
+      curl --silent $health | grep -q kek.next && break
+      sleep 0.1
+    done
+    curl --silent $health | grep -q kek.next || fail "the new key-encryption key is not taken"
+  ) || exit 1
+  echo "maintained"
+
   sleep 5
   is NRestarts 0
   kill -STOP "$process"

@@ -63,6 +63,12 @@ fn address(
         (Some(found), _) if found.process.as_ref() == served_by && served_by.is_some() => {
             own(setting, wanted, is_plain, report);
         }
+        // A unit in a namespace of its own hides what it has open, from its own user too.
+        (Some(found), Some(process))
+            if found.process.is_none() && process.user() == Some(found.user) =>
+        {
+            unseen(setting, wanted, is_plain, process, report);
+        }
         (Some(found), _) => report.bad(
             setting,
             format_args!("{wanted} is taken by {}", in_words(&found)),
@@ -106,6 +112,27 @@ fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut 
             setting,
             format_args!("the service listens on {address}, and does not answer: {what}"),
             "look at the service's log; restart it",
+        ),
+    }
+}
+
+/// A program of the service's user listens there, most likely the service.
+fn unseen(
+    setting: &'static str,
+    address: SocketAddr,
+    is_plain: bool,
+    service: &Process,
+    report: &mut Report,
+) {
+    match is_plain {
+        true => own(setting, address, is_plain, report),
+        false => report.note(
+            setting,
+            format_args!(
+                "a program of the service's user listens on {address}: the service (process {}) as \
+                 it seems, whose open files cannot be seen from here",
+                service.id
+            ),
         ),
     }
 }

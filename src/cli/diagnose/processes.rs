@@ -20,6 +20,14 @@ impl Process {
         name.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
     }
 
+    /// The user that it runs as.
+    pub(super) fn user(&self) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        // Real, effective, saved, of the file system.
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
     /// How many files it may have open; `None` where that cannot be seen, and where
     /// there is no limit.
     pub(super) fn open_files_limit(&self) -> Option<u64> {
@@ -242,6 +250,13 @@ mod tests {
         assert!(Lock::parse("1: FLOCK  ADVISORY  WRITE 708 08:01:13393 0 EOF").is_some());
         let established = "0: 0100007F:8DB3 0100007F:E6C8 01 0:0 0:0 0 0 0 3 1";
         assert_eq!(Socket::parse(established), None);
+    }
+
+    #[test]
+    fn a_process_is_its_effective_users() {
+        let user = rustix::process::geteuid().as_raw();
+        assert_eq!(me().user(), Some(user));
+        assert_eq!(Process { id: u32::MAX }.user(), None);
     }
 
     #[test]

@@ -189,12 +189,38 @@ fn nobody_gives_the_service_a_right_in_the_cluster() {
     }
 }
 
+/// An operator of Prometheus takes what bears its label, and storage that is no CSI
+/// driver's has no volume for one pod.
+#[test]
+fn the_chart_bears_labels_and_an_access_mode_of_the_cluster() {
+    let objects = yaml(&charted(&[
+        "monitoring.enabled=true",
+        "monitoring.labels.release=prom",
+        "persistence.accessMode=ReadWriteOnce",
+    ]));
+    let mut watched = 0;
+    for object in &objects {
+        let is_watched = text(&object["apiVersion"]).starts_with("monitoring.");
+        let label = &object["metadata"]["labels"]["release"];
+        match is_watched {
+            true => assert_eq!(label, "prom"),
+            false => assert!(label.is_null(), "{object}"),
+        }
+        watched += usize::from(is_watched);
+    }
+    assert_eq!(watched, 3);
+    let set = object(&objects, "StatefulSet", "kms");
+    let claim = &set["spec"]["volumeClaimTemplates"][0]["spec"];
+    assert_eq!(claim["accessModes"], json!(["ReadWriteOnce"]));
+}
+
 #[test]
 fn there_is_one_writer_whatever_happens() {
     for (how, objects) in both() {
         let set = &object(&objects, "StatefulSet", "kms")["spec"];
         assert_eq!(set["replicas"], 1, "{how}");
-        assert!(set["podManagementPolicy"].is_null(), "{how}");
+        // One that never gets ready makes room for its mended successor.
+        assert_eq!(set["podManagementPolicy"], "Parallel", "{how}");
         let claim = &set["volumeClaimTemplates"][0]["spec"];
         assert_eq!(claim["accessModes"], json!(["ReadWriteOncePod"]), "{how}");
         let kept = json!({ "whenDeleted": "Retain", "whenScaled": "Retain" });

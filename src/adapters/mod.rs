@@ -1,6 +1,7 @@
 //! What fills the roles of `ports`, one folder a port. Adapters of different
 //! ports don't know each other.
 
+pub mod backlog;
 pub mod cache;
 pub mod clock;
 pub mod data_plane;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::StartError;
 use super::kek::{KekFiles, KekKeeper, KekKeeperPorts, keks_at_start};
+use crate::adapters::backlog::Backlog;
 use crate::adapters::hsm::pkcs11::{Pkcs11Hsm, Pkcs11Settings, TokenName};
 use crate::adapters::hsm::software::{SoftwareHsm, SoftwareHsmSettings};
 use crate::config::{Config, HsmKind, Source};
@@ -42,6 +43,7 @@ pub(super) struct Ground<'a> {
     pub(super) data_plane: &'a Arc<dyn DataPlane>,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) backlog: &'a Backlog,
 }
 
 /// Sets up the configured backend, and the other one where it is configured too, or
@@ -96,6 +98,7 @@ async fn software_hsm(
             // New keys are made in the token.
             HsmKind::Pkcs11 => 0,
         },
+        backlog: ground.backlog.clone(),
         ..SoftwareHsmSettings::default()
     };
     ground.metrics.set_rsa_stock_target(settings.rsa_stock);

@@ -41,6 +41,7 @@ use self::known_checkpoint::KnownCheckpoint;
 use self::ledger_key::begin_ledger;
 use self::reload::{FirstLook, Keeper};
 use self::tls_front::{TlsFront, load_material};
+use crate::adapters::backlog::Backlog;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
@@ -102,13 +103,15 @@ impl App {
         // Before anything is made that a failed start would leave behind.
         let tls = load_material(&config.tls, &clock, &metrics)?;
         make_data_dir(&config.data_dir)?;
-        let data_plane = open_store(config, &metrics)?;
+        let backlog = Backlog::default();
+        let data_plane = open_store(config, &metrics, &backlog)?;
         let backends = hsm::backends(Ground {
             config,
             source,
             data_plane: &data_plane,
             clock: &clock,
             metrics: &metrics,
+            backlog: &backlog,
         })
         .await?;
         let ledger_key = begin_ledger(&config.data_dir, &data_plane).await?;
@@ -369,7 +372,11 @@ fn make_data_dir(path: &Path) -> Result<(), StartError> {
         })
 }
 
-fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn DataPlane>, StartError> {
+fn open_store(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    backlog: &Backlog,
+) -> Result<Arc<dyn DataPlane>, StartError> {
     match &config.store.url {
         StoreUrl::Sqlite(path) => {
             let metrics = Arc::clone(metrics);
@@ -377,6 +384,7 @@ fn open_store(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn DataPla
                 on_commit: Some(Arc::new(move |stats| {
                     metrics.observe_ledger_commit(stats.duration);
                 })),
+                backlog: backlog.clone(),
                 ..SqliteOptions::default()
             };
             Ok(Arc::new(SqliteDataPlane::open(path, options)?))

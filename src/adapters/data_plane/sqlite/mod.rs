@@ -46,6 +46,7 @@ use self::queue::{CommitJob, Job, JobQueue};
 use self::reads::ReadPool;
 use self::usage_counters::UsageCounters;
 use self::writer::Writer;
+use crate::adapters::backlog::Backlog;
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::StoredKey;
@@ -84,6 +85,9 @@ pub struct SqliteOptions {
     /// Told of each commit, on the writer's thread before its callers are
     /// answered: it has to be quick and must not panic.
     pub on_commit: Option<OnCommit>,
+    /// What waits for a core meanwhile. While something does, commits that can be one
+    /// write become one.
+    pub backlog: Backlog,
 }
 
 /// What is told of each commit.
@@ -110,6 +114,7 @@ impl Default for SqliteOptions {
             cached_keys: 10_000,
             idle_usage_counters: 100_000,
             on_commit: None,
+            backlog: Backlog::default(),
         }
     }
 }
@@ -157,6 +162,7 @@ impl SqliteDataPlane {
             options.busy_timeout,
             Arc::clone(&in_memory),
             options.on_commit,
+            options.backlog,
             lock,
         )
         .map_err(open::sqlite_failed(path))?;

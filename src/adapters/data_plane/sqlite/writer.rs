@@ -21,6 +21,7 @@ use super::open;
 use super::queue::{CommitJob, Job};
 use super::rows::{read_key_counts, read_usage};
 use super::{CommitStats, InMemory, OnCommit};
+use crate::adapters::backlog::Backlog;
 use crate::domain::ids::KeyRef;
 use crate::ports::data_plane::{CommitError, Unavailable};
 use crate::ports::ledger::EvidenceLedger;
@@ -35,6 +36,12 @@ const MANY: usize = 4;
 /// How long it gathers them. A write has a cost of its own, about as much as that of
 /// ten receipts, and under load the processor is what everybody waits for.
 const GATHERING: Duration = Duration::from_micros(100);
+
+/// For how many times that, at most, while long computations wait for a core and fewer
+/// than these have come: a write costs a third of an RSA signature, and whoever waits for
+/// a core anyway gets it sooner where several of those signatures share a write.
+const GATHERINGS: usize = 8;
+const ENOUGH: usize = 8;
 
 /// How often a checkpoint is kept for good, while receipts come: for those who
 /// later ask what the ledger was at some time.
@@ -54,6 +61,7 @@ pub(super) struct Writer {
     busy_timeout: Duration,
     in_memory: Arc<InMemory>,
     on_commit: Option<OnCommit>,
+    backlog: Backlog,
     /// Signs; `None` until the ledger has begun.
     signer: Option<Arc<dyn EvidenceLedger>>,
     /// When a checkpoint is to be kept for good again.
@@ -78,6 +86,7 @@ impl Writer {
         busy_timeout: Duration,
         in_memory: Arc<InMemory>,
         on_commit: Option<OnCommit>,
+        backlog: Backlog,
         lock: File,
     ) -> rusqlite::Result<Self> {
         let mut writer = Self {
@@ -86,6 +95,7 @@ impl Writer {
             busy_timeout,
             in_memory,
             on_commit,
+            backlog,
             signer: None,
             checkpoint_due: Instant::now(),
             in_doubt: false,
@@ -109,13 +119,7 @@ impl Writer {
         while let Ok(first) = jobs.recv() {
             let mut commits = Vec::new();
             let mut probes = Vec::new();
-            // Only behind a write that many shared: of those who come alone the first
-            // waits, and nobody after it.
-            if self.last_batch >= MANY {
-                std::thread::sleep(GATHERING);
-            }
-            let waiting = jobs.try_iter().take(LARGEST_BATCH - 1);
-            for job in std::iter::once(first).chain(waiting) {
+            for job in self.gather(first, &jobs) {
                 match job {
                     Job::Commit(job) => commits.push(job),
                     Job::StartCounter(key_id, answer) => {
@@ -154,6 +158,24 @@ impl Writer {
         }
         self.log_holds_secret = true;
         self.truncate_log(self.busy_timeout);
+    }
+
+    /// This one and what comes soon enough to share the next write.
+    fn gather(&self, first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+        let mut gathered = vec![first];
+        // Only behind a write that many shared: of those who come alone the first waits,
+        // and nobody after it.
+        if self.last_batch >= MANY {
+            std::thread::sleep(GATHERING);
+        }
+        for _ in 0..GATHERINGS {
+            gathered.extend(jobs.try_iter().take(LARGEST_BATCH - gathered.len()));
+            if gathered.len() >= ENOUGH || !self.backlog.is_waiting() {
+                break;
+            }
+            std::thread::sleep(GATHERING);
+        }
+        gathered
     }
 
     fn commit(&mut self, jobs: Vec<CommitJob>) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::workers::{WorkerSettings, Workers};
+use crate::adapters::backlog::Backlog;
 use crate::ports::hsm::{HsmError, HsmFault};
 
 /// How far the threads step back. Of a core that an async worker never leaves they get a
@@ -22,11 +23,12 @@ pub(super) struct CpuPool {
     workers: Workers,
     pieces: Arc<Semaphore>,
     unhurried: Arc<Semaphore>,
+    backlog: Backlog,
 }
 
 impl CpuPool {
-    /// A pool for a machine with so many cores.
-    pub(super) fn new(cores: usize) -> Self {
+    /// A pool for a machine with so many cores, which says here what waits for one.
+    pub(super) fn new(cores: usize, backlog: Backlog) -> Self {
         // On a single core, too, a signature must not wait for a large body.
         let at_once = cores.max(2);
         let settings = WorkerSettings {
@@ -38,6 +40,7 @@ impl CpuPool {
             workers: Workers::new(settings, Box::new(|| None)),
             pieces: Arc::new(Semaphore::new(at_once)),
             unhurried: Arc::new(Semaphore::new(1)),
+            backlog,
         }
     }
 
@@ -49,6 +52,11 @@ impl CpuPool {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, HsmError> {
+        let waiting = self.backlog.wait();
+        let job = move || {
+            drop(waiting);
+            job()
+        };
         self.workers.run(job).await
     }
 
@@ -126,7 +134,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn no_more_jobs_run_than_there_are_places() {
-        let pool = CpuPool::new(2);
+        let pool = CpuPool::new(2, Backlog::default());
         let (first, first_started, first_release) = held();
         let (second, second_started, second_release) = held();
         let mut first = Box::pin(pool.run(first));
@@ -151,7 +159,7 @@ pub(super) mod tests {
     /// for all of them.
     #[tokio::test]
     async fn a_single_job_waits_for_no_more_pieces_than_there_are_places() {
-        let pool = Arc::new(CpuPool::new(2));
+        let pool = Arc::new(CpuPool::new(2, Backlog::default()));
         let (first, first_started, first_release) = held();
         let (second, second_started, second_release) = held();
         let mut first = Box::pin(pool.run_piece(first));
@@ -184,7 +192,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn an_unhurried_job_takes_no_place_of_a_callers_and_waits_for_its_like() {
-        let pool = CpuPool::new(2);
+        let pool = CpuPool::new(2, Backlog::default());
         let (first, first_started, first_release) = held();
         let (second, second_started, second_release) = held();
         let mut first = Box::pin(pool.run_unhurried(first));
@@ -214,7 +222,10 @@ pub(super) mod tests {
     #[tokio::test]
     async fn the_async_workers_come_first() {
         let nice = || rustix::process::getpriority_process(None).expect("is known");
-        let of_job = CpuPool::new(2).run(nice).await.expect("runs");
+        let of_job = CpuPool::new(2, Backlog::default())
+            .run(nice)
+            .await
+            .expect("runs");
         assert_eq!(of_job, (nice() + NICE).min(19));
     }
 }

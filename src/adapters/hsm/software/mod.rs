@@ -37,6 +37,7 @@ use self::vault::Vault;
 use super::nonce::fresh_nonce;
 use super::pace;
 use super::public_key::PublicKeys;
+use crate::adapters::backlog::Backlog;
 use crate::domain::algorithm::{AeadAlgorithm, Algorithm, KeyType};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
@@ -59,7 +60,7 @@ pub struct SoftwareHsm {
 }
 
 /// How much a [`SoftwareHsm`] may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SoftwareHsmSettings {
     /// How many private and secret keys are kept parsed, and how many public
     /// ones: together at most about 13 KiB each.
@@ -68,6 +69,8 @@ pub struct SoftwareHsmSettings {
     pub cores: usize,
     /// How many RSA pairs are made before somebody asks for them.
     pub rsa_stock: usize,
+    /// Where it says how many long computations wait for a core.
+    pub backlog: Backlog,
 }
 
 impl Default for SoftwareHsmSettings {
@@ -77,6 +80,7 @@ impl Default for SoftwareHsmSettings {
             parsed_keys: 10_000,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             rsa_stock: 0,
+            backlog: Backlog::default(),
         }
     }
 }
@@ -103,10 +107,10 @@ impl SoftwareHsm {
     pub fn with_ring(ring: KekRing, settings: SoftwareHsmSettings) -> Self {
         let vault = Arc::new(Vault::new(ring, settings.parsed_keys));
         Self {
-            pairs: RsaPairs::new(Arc::clone(&vault), settings),
+            pairs: RsaPairs::new(Arc::clone(&vault), &settings),
             vault,
             public_keys: PublicKeys::new(settings.parsed_keys),
-            pool: CpuPool::new(settings.cores),
+            pool: CpuPool::new(settings.cores, settings.backlog),
         }
     }
 

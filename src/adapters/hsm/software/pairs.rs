@@ -33,7 +33,7 @@ pub(super) struct RsaPairs {
 impl RsaPairs {
     /// No pair is made and no thread is started before somebody asks for a key, or
     /// for [`RsaPairs::begin_stock`].
-    pub(super) fn new(vault: Arc<Vault>, settings: SoftwareHsmSettings) -> Self {
+    pub(super) fn new(vault: Arc<Vault>, settings: &SoftwareHsmSettings) -> Self {
         let stock = Arc::new(Stock::new(settings.rsa_stock));
         let spare = {
             let (vault, stock) = (Arc::clone(&vault), Arc::clone(&stock));

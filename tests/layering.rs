@@ -48,7 +48,7 @@ const KNOWN_ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// The folder of a port's adapters, and the shared files beside them.
-const SHARED_BY_ADAPTERS: &[&str] = &["cache", "secret_file", "clock", "remote"];
+const SHARED_BY_ADAPTERS: &[&str] = &["backlog", "cache", "secret_file", "clock", "remote"];
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::{Folder, enqueue, one_receipt};
+use crate::adapters::backlog::Backlog;
 use crate::adapters::data_plane::conformance::{
     anchor, changes, conflict, grant, insert, key_with_alias, now, revocation, rotation, scope,
     stored_key, use_of,
@@ -164,6 +165,37 @@ async fn counts_survive_counters_that_went_to_make_room() {
             assert_eq!(counter.expect("available").count().used, round);
         }
     }
+}
+
+/// A write takes from those who wait for a core, so it waits for more to share it; where
+/// nobody does, the first to come has it.
+#[tokio::test]
+async fn commits_gather_while_computations_wait_for_a_core() {
+    const ROUNDS: usize = 20;
+    let folder = Folder::new();
+    let backlog = Backlog::default();
+    let (store, gate) = folder.open_gated(SqliteOptions {
+        backlog: backlog.clone(),
+        ..SqliteOptions::default()
+    });
+    let writes = async || {
+        let before = gate.commits().len();
+        for _ in 0..ROUNDS {
+            let first = enqueue(&store, one_receipt());
+            // Longer than the writer takes to begin, and shorter than it gathers.
+            std::thread::sleep(Duration::from_micros(300));
+            let second = enqueue(&store, one_receipt());
+            first.await.expect("kept");
+            second.await.expect("kept");
+        }
+        gate.commits().len() - before
+    };
+    let waiting = backlog.wait();
+    let shared = writes().await;
+    assert!(shared < ROUNDS * 3 / 2, "{shared} writes");
+    drop(waiting);
+    let alone = writes().await;
+    assert!(alone > ROUNDS, "{alone} writes");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::FAULTY_CONFIGURATION;
+use crate::adapters::remote::escaped;
 use crate::config::{Config, Source};
 
 /// How long the whole question may take.
@@ -98,7 +99,7 @@ struct Check {
 
 impl Answer {
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{}", self.health.status)?;
+        writeln!(out, "{}", escaped(&self.health.status))?;
         let telling = self
             .health
             .checks
@@ -110,7 +111,9 @@ impl Answer {
             detail,
         } in telling
         {
-            writeln!(out, "{status} {name}: {detail}")?;
+            // Whoever answers there may steer a terminal.
+            let line = format!("{status} {name}: {detail}");
+            writeln!(out, "{}", escaped(&line))?;
         }
         out.flush()
     }

@@ -364,3 +364,79 @@ fn a_use_that_needs_an_approval_takes_it() {
         )
         .failed(2, "standard input is the data already");
 }
+
+/// `-` is standard input and output, as everywhere.
+#[test]
+fn a_dash_is_no_file() {
+    let (_folder, _kms, desk) = service();
+    generate(&desk, "AES-256", "encrypt,decrypt", "db");
+    generate(&desk, "Ed25519", "sign,verify", "receipts");
+    let sealed = desk.run_with(
+        &["encrypt", "alias/db", "--in", "-", "--out", "-"],
+        b"a plan",
+    );
+    let sealed = sealed.ok().to_owned();
+    let opened = desk.run_with(&["decrypt", "--in", "-", "--out", "-"], sealed.as_bytes());
+    assert_eq!(opened.ok(), "a plan");
+    let data = desk.put("data", "data");
+    let data = argument(&data);
+    let signed = desk.run(&["sign", "alias/receipts", "--in", data]);
+    let verify = ["verify", "alias/receipts", "--signature-file", "-"];
+    desk.run_with(
+        &[&verify[..], &["--in", data]].concat(),
+        signed.ok().as_bytes(),
+    )
+    .ok();
+    desk.run_with(&verify, signed.ok().as_bytes())
+        .failed(2, "standard input is the data already");
+    assert!(!desk.path("-").exists());
+}
+
+/// A use is counted, and an approval spent, for nothing where the result has no place.
+#[test]
+fn where_a_result_cannot_go_nothing_is_asked() {
+    let (_folder, _kms, desk) = service();
+    generate(&desk, "AES-256", "encrypt,decrypt", "db");
+    let data = desk.put("data", "data");
+    let encrypt = ["encrypt", "alias/db", "--in", argument(&data), "--out"];
+    for out in ["nowhere/x", "data/x"] {
+        let done = desk.run(&[&encrypt[..], &[out]].concat());
+        done.failed(1, "the folder cannot be written to");
+    }
+    desk.run(&[&encrypt[..], &["data"]].concat())
+        .failed(1, "is there already");
+    let shown = desk.run(&["key", "show", "alias/db", "--json"]);
+    assert_eq!(shown.json()["usage"]["used"], 0);
+}
+
+#[test]
+fn who_reads_no_further_is_content() {
+    let (_folder, _kms, desk) = service();
+    let script = format!(
+        "{} key list --json | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_kms")
+    );
+    for _ in 0..10 {
+        let ended = desk.shell(&script);
+        assert_eq!(ended.stdout, "0\n", "{ended:?}");
+    }
+}
+
+/// Plain HTTP where TLS is spoken and the other way round: neither is a matter of
+/// trust, nor of coming again later.
+#[test]
+fn the_wrong_scheme_is_told() {
+    let pki = crate::support::Pki::new();
+    let files = pki.settings();
+    let settings: Vec<(&str, &str)> = files.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let with_tls = KmsProcess::start(folder.path(), &settings);
+    let (_folder, plain, _) = service();
+    for url in [
+        format!("http://{}", with_tls.api()),
+        format!("https://{}", plain.api()),
+    ] {
+        let done = Desk::new(&url).run(&["key", "list"]);
+        done.failed(1, "what is spoken there is not what url says");
+    }
+}

@@ -39,7 +39,7 @@ pub(super) fn client(options: &RemoteOptions) -> Result<reqwest::Client, RemoteF
     }
     if let Some(pem) = &options.identity {
         let identity = Identity::from_pem(pem.expose())
-            .map_err(|error| fault("the client's certificate and key are not in PEM", error))?;
+            .map_err(|error| fault("the client's certificate and key (--cert, --key) are not in PEM, or one is missing", error))?;
         builder = builder.identity(identity);
     }
     builder

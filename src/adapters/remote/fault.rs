@@ -22,6 +22,8 @@ pub enum RemoteFaultKind {
     /// The service ended the handshake: it does not take this client's certificate, or
     /// misses it.
     HandshakeRefused,
+    /// What is spoken there is not what was asked in: TLS or plain HTTP, or neither.
+    OtherProtocol,
     /// The answer is none of a service.
     Malformed,
 }
@@ -64,8 +66,10 @@ impl RemoteFault {
     pub(super) fn of(address: &str, verb: Verb, error: reqwest::Error) -> Self {
         let kind = match handshake_fault(&error) {
             Some(rustls::Error::AlertReceived(_)) => RemoteFaultKind::HandshakeRefused,
-            Some(_) => RemoteFaultKind::NotTrusted,
+            Some(rustls::Error::InvalidCertificate(_)) => RemoteFaultKind::NotTrusted,
+            Some(_) => RemoteFaultKind::OtherProtocol,
             None if error.is_connect() => RemoteFaultKind::Away,
+            None if is_no_http(&error) => RemoteFaultKind::OtherProtocol,
             None => RemoteFaultKind::Lost,
         };
         let verb = match verb {
@@ -78,6 +82,19 @@ impl RemoteFault {
             error.without_url(),
         )
     }
+}
+
+/// Whether what came back is no HTTP.
+fn is_no_http(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let found = error.downcast_ref::<hyper::Error>();
+        if found.is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// What TLS says, where it says anything: it stands behind errors of input and output.

@@ -98,6 +98,16 @@ pub struct RemoteService {
     base: Url,
 }
 
+/// Whether an address begins with its scheme and two slashes, and holds nothing that
+/// parsers of addresses drop or turn around (WHATWG URL, "basic URL parser").
+fn is_literal(address: &str) -> bool {
+    let begins = ["http://", "https://"].iter().any(|scheme| {
+        let begin = address.get(..scheme.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    });
+    begins && !address.contains(|c: char| c == '\\' || c.is_whitespace() || c.is_control())
+}
+
 impl RemoteService {
     /// The service at this address (`http` or `https`). Nothing is sent yet.
     ///
@@ -108,10 +118,16 @@ impl RemoteService {
         // Relative addresses begin behind the last slash.
         let base = Url::parse(&format!("{}/", address.trim_end_matches('/')))
             .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .filter(|url| url.query().is_none() && url.fragment().is_none())
+            // As it is written: what is read more kindly was not looked at by whoever
+            // judged the text.
+            .filter(|_| is_literal(address));
         let Some(base) = base else {
             let shown = escaped(address);
-            let what = format!("{shown} is no address of a service: expected http or https");
+            let what = format!(
+                "{shown} is no address of a service: expected http://HOST:PORT or https://HOST:PORT"
+            );
             return Err(RemoteFault::new(RemoteFaultKind::Address, what));
         };
         if !base.username().is_empty() || base.password().is_some() {

@@ -7,6 +7,9 @@ use reqwest::header::RETRY_AFTER;
 
 use super::Refusal;
 
+/// The rest that is taken where the service wants none.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
+
 /// How long a refusal that does not say so asks to be left alone.
 const USUAL_REST: Duration = Duration::from_secs(1);
 
@@ -65,6 +68,7 @@ impl Patience {
         let rest = refusal
             .retry_after
             .unwrap_or(USUAL_REST)
+            .max(SHORTEST_REST)
             .min(self.longest_rest);
         let ends = self.began.elapsed().checked_add(rest)?;
         self.tries += 1;

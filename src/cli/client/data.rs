@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use zeroize::Zeroizing;
 
 use crate::cli::fault::Fault;
@@ -19,6 +20,11 @@ const FIRST_READ: usize = 64 * 1024;
 /// The most data that any service takes at once, in bytes: in base64 it fills the
 /// largest body there can be.
 pub(super) const MOST_DATA: usize = LARGEST_BODY / 4 * 3;
+
+/// A file that is named, and not by `-`, which is standard input or output.
+pub(super) fn named(path: &Option<PathBuf>) -> Option<&Path> {
+    path.as_deref().filter(|path| *path != Path::new("-"))
+}
 
 /// The file's content, or that of standard input.
 pub(super) fn read(path: Option<&Path>, most: usize) -> Result<SecretBytes, Fault> {
@@ -86,12 +92,24 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// The file, which must not be there yet.
+    /// The file, which must not be there yet, in a folder that can be written to: known
+    /// before the service is asked, which counts what it does.
     pub(super) fn new(path: Option<&Path>) -> Result<Self, Fault> {
-        if let Some(path) = path
-            && fs::symlink_metadata(path).is_ok()
-        {
-            return Err(exists(path));
+        if let Some(path) = path {
+            if fs::symlink_metadata(path).is_ok() {
+                return Err(exists(path));
+            }
+            let folder = match path.parent() {
+                Some(folder) if folder != Path::new("") => folder,
+                _ => Path::new("."),
+            };
+            access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+                Fault::failed(format_args!(
+                    "{}: the folder cannot be written to: {}",
+                    path.display(),
+                    io::Error::from(error)
+                ))
+            })?;
         }
         Ok(Self {
             path: path.map(Path::to_owned),

@@ -52,13 +52,14 @@ struct Opened<'a> {
 
 /// Decrypts, and writes the plaintext as it is.
 pub(super) fn run(wanted: &Decrypt) -> Result<(), Fault> {
-    let destination = Destination::new(wanted.out.as_deref())?;
-    let session = Session::open(&wanted.connection, StandardInput::of(&wanted.input))?;
+    let input = data::named(&wanted.input);
+    let destination = Destination::new(data::named(&wanted.out))?;
+    let session = Session::open(&wanted.connection, StandardInput::of(input))?;
     let aad = wanted.aad_file.as_deref();
     let aad = aad
         .map(|path| data::read_file(path, MOST_DATA))
         .transpose()?;
-    let sealed = data::read(wanted.input.as_deref(), LARGEST_BODY)?;
+    let sealed = data::read(input, LARGEST_BODY)?;
     let sealed: Sealed = serde_json::from_slice(sealed.expose()).map_err(|error| {
         Fault::failed(format_args!(
             "the input is not what kms encrypt writes: {error}"

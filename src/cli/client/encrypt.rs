@@ -67,13 +67,14 @@ pub(super) struct Sealed {
 
 /// Encrypts, and writes what decrypting needs.
 pub(super) fn run(wanted: &Encrypt) -> Result<(), Fault> {
-    let destination = Destination::new(wanted.out.as_deref())?;
-    let session = Session::open(&wanted.connection, StandardInput::of(&wanted.input))?;
+    let input = data::named(&wanted.input);
+    let destination = Destination::new(data::named(&wanted.out))?;
+    let session = Session::open(&wanted.connection, StandardInput::of(input))?;
     let aad = wanted.aad_file.as_deref();
     let aad = aad
         .map(|path| data::read_file(path, MOST_DATA))
         .transpose()?;
-    let plaintext = data::read(wanted.input.as_deref(), MOST_DATA)?;
+    let plaintext = data::read(input, MOST_DATA)?;
     let fields = Fields {
         key_id: &wanted.key_ref,
         plaintext: Base64Text(plaintext.expose()),

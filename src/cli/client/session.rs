@@ -1,13 +1,14 @@
 //! One command's conversation with the service: requests in a scope, and what becomes
 //! of a refusal.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, options, secret};
+use super::shown::malformed;
 use crate::adapters::remote::{
     Patience, Question, Refusal, RemoteFault, RemoteFaultKind, RemoteService, Repeat, Verb, escaped,
 };
@@ -37,6 +38,13 @@ struct Body<'a, T> {
     fields: &'a T,
 }
 
+/// What the answer to a step in a key's life names.
+#[derive(Deserialize)]
+struct Step {
+    key_id: Option<String>,
+    new_key_id: Option<String>,
+}
+
 /// Who takes standard input, which only one can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StandardInput {
@@ -48,7 +56,7 @@ pub(super) enum StandardInput {
 
 impl StandardInput {
     /// Of a command whose data is in this file, or else comes in.
-    pub(super) fn of(input: &Option<PathBuf>) -> Self {
+    pub(super) fn of(input: Option<&Path>) -> Self {
         match input {
             None => Self::IsData,
             Some(_) => Self::IsFree,
@@ -123,9 +131,23 @@ impl Session {
         self.post(path, fields, data_len, effect)
     }
 
-    /// Takes a step in a key's life.
+    /// Takes a step in a key's life. What does not name a key is no answer to that,
+    /// whatever its status.
     pub(super) fn change(&self, path: &str, fields: &impl Serialize) -> Result<SecretBytes, Fault> {
-        self.post(path, fields, 0, Effect::KeyLife)
+        let answer = self.post(path, fields, 0, Effect::KeyLife)?;
+        match serde_json::from_slice(answer.expose()) {
+            Ok(Step {
+                key_id: Some(_), ..
+            })
+            | Ok(Step {
+                new_key_id: Some(_),
+                ..
+            }) => Ok(answer),
+            _ => Err(Fault::failed(format_args!(
+                "{}{NOT_KNOWN}",
+                malformed("step in a key's life")
+            ))),
+        }
     }
 
     fn post(
@@ -225,8 +247,12 @@ fn refused(refusal: &Refusal, effect: Effect) -> Fault {
             rest.as_secs()
         ));
     }
-    if effect == Effect::KeyLife && refusal.status >= 500 && !Repeat::OnlyUntouched.after(refusal) {
+    // Nobody is told to come again who may have been served.
+    let is_unknown =
+        effect == Effect::KeyLife && refusal.status >= 500 && !Repeat::OnlyUntouched.after(refusal);
+    if is_unknown {
         what.push_str(NOT_KNOWN);
+        return Fault::failed(what);
     }
     match refusal.status {
         429 | 503 => Fault::away(what),
@@ -245,6 +271,9 @@ fn unanswered(fault: &RemoteFault, effect: Effect) -> Fault {
         RemoteFaultKind::Lost if effect == Effect::KeyLife => {
             Fault::failed(format_args!("{said}{NOT_KNOWN}"))
         }
+        RemoteFaultKind::Lost if effect == Effect::Approval => Fault::failed(format_args!(
+            "{said}\n  whether it was done, and the approval spent, is not known"
+        )),
         RemoteFaultKind::Lost => Fault::away(said),
         RemoteFaultKind::HandshakeRefused => Fault::refused(format_args!(
             "{said}: the service does not take this client's certificate, or misses one \
@@ -254,6 +283,14 @@ fn unanswered(fault: &RemoteFault, effect: Effect) -> Fault {
             "{said}: the service's certificate is not of an authority that is trusted here \
              (--cacert), or not for this address"
         )),
-        RemoteFaultKind::Options | RemoteFaultKind::Malformed => Fault::failed(said),
+        RemoteFaultKind::OtherProtocol => Fault::failed(format_args!(
+            "{said}: what is spoken there is not what url says: https in place of http, or the \
+             other way round?"
+        )),
+        RemoteFaultKind::Options => Fault::arguments(said),
+        RemoteFaultKind::Malformed if effect == Effect::KeyLife => {
+            Fault::failed(format_args!("{said}{NOT_KNOWN}"))
+        }
+        RemoteFaultKind::Malformed => Fault::failed(said),
     }
 }

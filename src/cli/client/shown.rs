@@ -68,9 +68,20 @@ pub(super) fn print(answer: &[u8], json: bool) -> Result<(), Fault> {
 
 /// Writes text to standard output.
 pub(super) fn write(text: &str) -> Result<(), Fault> {
+    write_on(text).map(|_| ())
+}
+
+/// The same; whether somebody still reads.
+pub(super) fn write_on(text: &str) -> Result<bool, Fault> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        // Who has read enough is content.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
+    }
 }
 
 /// A JSON document on one line, in the order it came in. What is not printable stands

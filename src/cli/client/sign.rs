@@ -45,8 +45,9 @@ struct Signed {
 
 /// Signs, and prints the signature in base64.
 pub(super) fn run(wanted: &Sign) -> Result<(), Fault> {
-    let session = Session::open(&wanted.connection, StandardInput::of(&wanted.input))?;
-    let data = data::read(wanted.input.as_deref(), MOST_DATA)?;
+    let input = data::named(&wanted.input);
+    let session = Session::open(&wanted.connection, StandardInput::of(input))?;
+    let data = data::read(input, MOST_DATA)?;
     let fields = Fields {
         key_id: &wanted.key_ref,
         data: Base64Text(data.expose()),

@@ -61,9 +61,10 @@ struct Verified {
 
 /// Says whether the signature verifies.
 pub(super) fn run(wanted: &Verify) -> Result<bool, Fault> {
+    let input = data::named(&wanted.input);
     let signature = signature(wanted)?;
-    let session = Session::open(&wanted.connection, StandardInput::of(&wanted.input))?;
-    let data = data::read(wanted.input.as_deref(), MOST_DATA)?;
+    let session = Session::open(&wanted.connection, StandardInput::of(input))?;
+    let data = data::read(input, MOST_DATA)?;
     let fields = Fields {
         key_id: &wanted.key_ref,
         data: Base64Text(data.expose()),
@@ -85,8 +86,15 @@ pub(super) fn run(wanted: &Verify) -> Result<bool, Fault> {
 fn signature(wanted: &Verify) -> Result<String, Fault> {
     let text = match (&wanted.signature, &wanted.signature_file) {
         (Some(text), _) => text.clone(),
-        (None, Some(file)) => {
-            let read = data::read_file(file, LONGEST_SIGNATURE)?;
+        (None, Some(_)) => {
+            let file = data::named(&wanted.signature_file);
+            if file.is_none() && data::named(&wanted.input).is_none() {
+                return Err(Fault::arguments(
+                    "--signature-file: standard input is the data already; name a file for one of \
+                     them",
+                ));
+            }
+            let read = data::read(file, LONGEST_SIGNATURE)?;
             let text = std::str::from_utf8(read.expose().trim_ascii());
             text.unwrap_or_default().to_owned()
         }

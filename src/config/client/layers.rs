@@ -123,11 +123,9 @@ impl ClientSource {
             }
         }
         let mut layers = vec![flags, self.variables(faults)];
-        let named = self
-            .environment
-            .get(PROFILE)
-            .filter(|name| !name.is_empty());
-        if let Some(name) = self.profile.as_ref().or(named) {
+        let named = self.profile.as_ref().or(self.environment.get(PROFILE));
+        // The empty text unsets it, a flag's too.
+        if let Some(name) = named.filter(|name| !name.is_empty()) {
             match self.profiles_file() {
                 Some(file) => match profiles::read(&file, name) {
                     Ok(profile) => layers.push(profile),

@@ -46,13 +46,18 @@ fn each_answer_has_its_exit_code() {
         (429, 5),
         (500, 1),
         (502, 1),
-        (503, 5),
+        // It may stand behind a change that was kept.
+        (503, 1),
         (302, 1),
     ] {
         let body = envelope("SOME_CODE", None);
         let service = FakeService::always(status, "location: http://127.0.0.1:9/\r\n", body);
         let desk = desk(&service);
         for command in [&SIGN[..], &["key", "list"], &GENERATE] {
+            let code = match (status, command == GENERATE) {
+                (503, false) => 5,
+                _ => code,
+            };
             let done = desk.run(&[command, &["--wait", "0s"]].concat());
             done.failed(
                 code,
@@ -81,6 +86,23 @@ fn an_answer_that_is_none_is_a_failure() {
             .run(&SIGN)
             .failed(1, "the service's answer is no signature");
     }
+    // Nor is a step taken because somebody answers 200.
+    let revoke = ["key", "revoke", "alias/a", "--reason", "compromised"];
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "<html>",
+        r#"{"status":"ok"}"#,
+        r#"{"key_id":null}"#,
+    ] {
+        let service = FakeService::always(200, "", body);
+        for command in [&GENERATE[..], &revoke] {
+            let done = desk(&service).run(command);
+            done.failed(1, "the service's answer is no step in a key's life");
+            done.failed(1, "whether it was done is not known");
+        }
+    }
     let service = FakeService::always(502, "", "<html>bad gateway</html>");
     desk(&service)
         .run(&SIGN)
@@ -98,10 +120,14 @@ fn a_service_that_is_away_is_told_from_one_that_hangs_up() {
     // Again does no harm.
     desk.run(&SIGN).failed(5, "cannot ask");
     desk.run(&["key", "list"]).failed(5, "cannot get");
-    // Again may make another key.
+    // Again may make another key, or meet a spent approval.
     desk.run(&GENERATE)
         .failed(1, "whether it was done is not known");
-    assert_eq!(service.heard().len(), 3, "sent again without a word");
+    let approved = Desk::new(service.address()).with("KMS_CLIENT_APPROVAL", "approval-token-123");
+    approved
+        .run(&SIGN)
+        .failed(1, "and the approval spent, is not known");
+    assert_eq!(service.heard().len(), 4, "sent again without a word");
 }
 
 #[test]
@@ -200,6 +226,15 @@ fn a_list_that_leads_nowhere_ends() {
     assert!(done.stderr.contains("leads back"), "{done:?}");
     assert_eq!(service.heard().len(), 2);
     assert!(service.heard()[1].line.contains("cursor=c"));
+    // In a circle too.
+    let service = FakeService::new(|_, before| {
+        let cursor = ["a", "b"][before % 2];
+        let page = json!({ "keys": [], "next_cursor": cursor });
+        Reply::Answer(200, "", page.to_string())
+    });
+    let done = desk(&service).run(&["key", "list"]);
+    assert!(done.stderr.contains("leads back"), "{done:?}");
+    assert_eq!(service.heard().len(), 3);
 }
 
 #[test]

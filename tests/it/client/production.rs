@@ -123,7 +123,7 @@ fn whoever_is_not_let_in_is_told_why() {
     );
     let mixed = ["--cert", argument(&cert), "--key", argument(&key)];
     desk.run(&[&list[..], &mixed].concat())
-        .failed(1, "cannot make a client");
+        .failed(2, "cannot make a client");
 
     // Certificate and key in one file.
     let both = production.read("client-M27.pem") + &production.read("client-M27.key");

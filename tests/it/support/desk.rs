@@ -86,6 +86,12 @@ impl Desk {
         self.ended(&mut command, input)
     }
 
+    /// Runs a script of bash.
+    pub(crate) fn shell(&self, script: &str) -> Done {
+        let mut command = Command::new("bash");
+        self.ended(command.args(["-c", script]), b"")
+    }
+
     /// Runs a command whose standard input and output, and standard error too, are one
     /// terminal; what that shows.
     pub(crate) fn run_on_terminal(&self, arguments: &str) -> Done {

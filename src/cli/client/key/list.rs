@@ -1,5 +1,6 @@
 //! `kms key list`: page after page, to the end.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,7 @@ pub(super) fn run(wanted: &List) -> Result<(), Fault> {
         true => String::new(),
         false => row(&COLUMNS.map(|(_, heading, _)| heading.to_owned())),
     };
+    let mut followed = HashSet::new();
     loop {
         let limit = left.min(PAGE).to_string();
         let mut query: Vec<(&str, &str)> = vec![("limit", &limit)];
@@ -105,9 +107,12 @@ pub(super) fn run(wanted: &List) -> Result<(), Fault> {
             told += 1;
             left -= 1;
         }
-        shown::write(&std::mem::take(&mut lines))?;
+        if !shown::write_on(&std::mem::take(&mut lines))? {
+            return Ok(());
+        }
         // A cursor that leads nowhere new would go on for ever.
-        if page.next_cursor.is_some() && page.next_cursor == cursor {
+        let is_new = |cursor: &String| followed.insert(cursor.clone());
+        if !page.next_cursor.as_ref().is_none_or(is_new) {
             return Err(malformed("page of a list: its cursor leads back to it"));
         }
         cursor = page.next_cursor;

@@ -308,6 +308,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn options_come_through_as_such_where_they_are_no_preflight() {
+        async fn reached(method: Method) -> axum::Json<String> {
+            axum::Json(method.to_string())
+        }
+        let state = state();
+        let routes = Router::new().route("/", axum::routing::any(reached));
+        let router = framed(routes, &state).with_state(state);
+        for method in [Method::OPTIONS, Method::TRACE, Method::GET] {
+            let request = Request::builder().method(&method).uri("/");
+            let request = request.body(Body::empty()).expect("a request");
+            let response = router.clone().oneshot(request).await.expect("an answer");
+            let body = response.into_body().collect().await.expect("a body");
+            assert_eq!(body.to_bytes(), format!("\"{method}\""));
+        }
+    }
+
+    #[tokio::test]
     async fn nobody_reaches_a_guarded_route_without_an_identity() {
         async fn reached() -> &'static str {
             "reached"

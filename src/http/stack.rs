@@ -16,7 +16,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::HttpState;
 use super::middleware::{
     Around, AroundLayer, Authenticate, Frame, InFlight, InTime, RATE_HEADERS, RateTable, Rates,
-    panic_answer,
+    hide_plain_options, panic_answer, show_plain_options,
 };
 use super::server::Connection;
 
@@ -48,8 +48,11 @@ pub(crate) fn framed(routes: Router<HttpState>, state: &HttpState) -> Router<Htt
         // Outermost, so that whatever is answered is answered with these.
         .layer(AroundLayer(Harden))
         // Outside of where failures are rendered, so that a browser may read them
-        // as well. It answers preflights by itself, which name no caller.
+        // as well. It answers preflights by itself, which name no caller, and no other
+        // OPTIONS.
+        .map_request(hide_plain_options)
         .layer(cors(&state.limits.cors_origins))
+        .map_request(show_plain_options)
         // Outside of everything that can fail: ids, envelope, log, metrics.
         .layer(AroundLayer(Frame(Arc::clone(&state.metrics))))
         // A panic is a 500 in the envelope and not a dropped connection.
@@ -302,6 +305,23 @@ mod tests {
         let (status, body) = answer(Router::new().route("/", get(bare)), "/").await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body["error"]["code"], "INTERNAL_ERROR");
+    }
+
+    #[tokio::test]
+    async fn options_come_through_as_such_where_they_are_no_preflight() {
+        async fn reached(method: Method) -> axum::Json<String> {
+            axum::Json(method.to_string())
+        }
+        let state = state();
+        let routes = Router::new().route("/", axum::routing::any(reached));
+        let router = framed(routes, &state).with_state(state);
+        for method in [Method::OPTIONS, Method::TRACE, Method::GET] {
+            let request = Request::builder().method(&method).uri("/");
+            let request = request.body(Body::empty()).expect("a request");
+            let response = router.clone().oneshot(request).await.expect("an answer");
+            let body = response.into_body().collect().await.expect("a body");
+            assert_eq!(body.to_bytes(), format!("\"{method}\""));
+        }
     }
 
     #[tokio::test]

@@ -41,6 +41,9 @@ const REFUSED: &str = "refused";
 const FROM_STOCK: &str = "stock";
 const MADE_FOR_IT: &str = "generated";
 
+/// The statuses of failures on our side: `INTERNAL_ERROR` and `DEPENDENCY_UNAVAILABLE`.
+const OUR_FAILURES: [u16; 2] = [500, 503];
+
 /// Every metric of the service.
 pub struct Metrics {
     registry: Registry,
@@ -244,6 +247,13 @@ impl Metrics {
             // the first one shows in a rate.
             metrics.request_errors.with_label_values(&[code.as_str()]);
         }
+        for operation in RequestOperation::ALL {
+            // A burst between two scrapes as well: a series that is born at 3,000 has
+            // risen by nothing, and the error budget would not notice.
+            for status in OUR_FAILURES {
+                metrics.requests_of(operation, status);
+            }
+        }
         for source in [FROM_STOCK, MADE_FOR_IT] {
             metrics.rsa_pairs.with_label_values(&[source]);
         }
@@ -252,14 +262,18 @@ impl Metrics {
 
     /// Counts a finished request.
     pub fn observe_request(&self, operation: RequestOperation, status: u16, took: Duration) {
+        self.requests_of(operation, status).inc();
+        self.operation_latency
+            .with_label_values(&[operation.as_str()])
+            .observe(milliseconds(took));
+    }
+
+    /// The requests of one operation that ended with this status.
+    fn requests_of(&self, operation: RequestOperation, status: u16) -> IntCounter {
         let mut digits = [0u8; 3];
         let status = status_text(status, &mut digits);
         self.requests
             .with_label_values(&[operation.as_str(), status])
-            .inc();
-        self.operation_latency
-            .with_label_values(&[operation.as_str()])
-            .observe(milliseconds(took));
     }
 
     /// Counts a request that failed.

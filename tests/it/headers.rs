@@ -146,6 +146,7 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
     let methods = header(&answer, "access-control-allow-methods");
     assert_eq!(methods, "GET,POST,PATCH,DELETE");
     assert_eq!(header(&answer, "access-control-max-age"), "600");
+    assert_eq!(answer.text, "");
     assert_hardened(&answer);
     let allowed = header(&answer, "access-control-allow-headers").to_lowercase();
     for name in [
@@ -171,6 +172,8 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
         "https://app.example.com"
     );
     let stranger = preflight(&kms, "https://anyone.example").await;
+    assert_eq!(stranger.status, 200);
+    assert_eq!(stranger.text, "");
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
     // One and the same cache must not give the one what is for the other.
     for answer in [&friend, &stranger] {
@@ -195,5 +198,54 @@ async fn a_browser_is_told_what_it_may_send_and_read() {
         "ratelimit-reset",
     ] {
         assert!(exposed.contains(name), "{name} in {exposed}");
+    }
+}
+
+/// A question that no browser asks is no preflight: the method is unknown to every path.
+#[tokio::test]
+async fn options_that_are_no_preflight_are_refused_as_any_unknown_method_is() {
+    let kms = TestKms::start_with(&[("CORS_ORIGINS", "https://app.example.com")]).await;
+    let (friend, stranger) = ("https://app.example.com", "https://anyone.example");
+    let method = ("access-control-request-method", "POST");
+    for asked in [
+        &[][..],
+        // With one of the two only.
+        &[("origin", friend)],
+        &[("origin", stranger)],
+        &[method],
+        &[("origin", friend), ("access-control-request-headers", "x")],
+    ] {
+        for (path, status, allow) in [
+            ("/nowhere", 404, None),
+            ("/kms/v1/sign", 405, Some("POST")),
+            ("/kms/v1/keys", 405, Some("GET,HEAD,POST")),
+            ("/health", 405, Some("GET,HEAD")),
+        ] {
+            let mut request = kms.request(Method::OPTIONS, path);
+            for (name, value) in asked {
+                request = request.header(*name, *value);
+            }
+            let answer = Answer::of(request).await;
+            answer.refused(status, "INVALID_REQUEST");
+            assert!(is_hex(header(&answer, "x-trace-id"), 32));
+            assert_hardened(&answer);
+            let allowed = answer.headers.get("allow").map(|value| {
+                let methods = value.to_str().expect("text").split(',');
+                methods.map(str::trim).collect::<BTreeSet<_>>()
+            });
+            let wanted = allow.map(|methods| methods.split(',').collect());
+            assert_eq!(allowed, wanted, "{path} {asked:?}");
+            // Who may read it, the answer says as any other does.
+            let reader = answer.headers.get("access-control-allow-origin");
+            let is_friend = asked.contains(&("origin", friend));
+            assert_eq!(reader.is_some(), is_friend, "{path} {asked:?}");
+            for name in [
+                "access-control-allow-methods",
+                "access-control-allow-headers",
+                "access-control-max-age",
+            ] {
+                assert!(!answer.headers.contains_key(name), "{name}: {asked:?}");
+            }
+        }
     }
 }

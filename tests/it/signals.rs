@@ -162,6 +162,20 @@ async fn every_metric_of_the_contract_is_there_with_its_type_and_labels() {
 }
 
 #[tokio::test]
+async fn failures_on_our_side_are_zeros_in_the_first_scrape() {
+    let kms = TestKms::start().await;
+    let first = scrape(&kms).await;
+    // Some of those that the error budget counts; a unit test goes through all.
+    for operation in ["generate_key", "sign", "decrypt_batch", "read_ledger"] {
+        for status in [500, 503] {
+            let series =
+                format!("kms_requests_total{{operation=\"{operation}\",status=\"{status}\"}}");
+            assert!(first.contains(&format!("{series} 0\n")), "{series}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn counters_move_with_what_happens() {
     let kms = TestKms::start().await;
     let before = scrape(&kms).await;

@@ -24,18 +24,19 @@ use crate::http::openapi::{
 
 named! {
     ApprovalTokenField: "A second person's word, or several joined by commas.",
-        text();
+        text().examples(["approval-token-123"]);
     DailyLimit: "Uses a UTC day.", whole_number(1, LARGEST_DAILY_LIMIT as usize);
     RotationPeriodField: "How long a key signs and encrypts: `PT1S` to `P36500D`.",
         text().pattern(Some(RotationPeriodField::PATTERN)).examples(["P30D"]);
     NonceField: "A nonce of 96 bits: 12 bytes in standard base64.",
         text_like("^[A-Za-z0-9+/]{16}$", 16, 16).content_encoding("base64");
     PageLimit: "How many entries a page holds at most; 100 where absent.",
-        whole_number(1, PageLimit::LARGEST);
-    TreeSize: "A number of receipts.", whole_number(0, i64::MAX as usize);
-    Cursor: "The `next_cursor` of the page before.", text_like(Cursor::PATTERN, 32, 32);
+        whole_number(1, PageLimit::LARGEST).examples([10]);
+    TreeSize: "A number of receipts.", whole_number(0, i64::MAX as usize).examples([3, 25]);
+    Cursor: "The `next_cursor` of the page before.",
+        text_like(Cursor::PATTERN, 32, 32).examples(["01a215154fe373509d9dc55b2c4b2355"]);
     LineCursor: "The `next_cursor` of the page before.",
-        text_like(LineCursor::PATTERN, 32, 32);
+        text_like(LineCursor::PATTERN, 32, 32).examples(["00000000000000000000000000000001"]);
     Reference: "The caller's own name for an item: any text without control characters.",
         text().max_length(Some(Reference::MOST_CHARACTERS))
             .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*$"));

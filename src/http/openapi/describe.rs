@@ -168,9 +168,11 @@ pub(crate) fn text_like(pattern: &str, shortest: usize, longest: usize) -> Objec
         .max_length(Some(longest))
 }
 
-/// One of these words.
+/// One of these words; the first is the example.
 pub(crate) fn one_of<'a>(words: impl IntoIterator<Item = &'a str>) -> ObjectBuilder {
-    text().enum_values(Some(words))
+    let words: Vec<&str> = words.into_iter().collect();
+    let example = words.first().copied();
+    text().examples(example).enum_values(Some(words))
 }
 
 /// A whole number.

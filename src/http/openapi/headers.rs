@@ -58,8 +58,13 @@ pub(super) fn declare(
         let about = "What a browser must not do with the answer.";
         components = components.header(in_capitals(name.as_str()), always(about, fixed(&[value])));
     }
-    let trace = |digits| text_like("^[0-9a-f]*$", digits, digits);
-    let seconds = || Schema::from(whole_number(0, u32::MAX as usize));
+    let trace = |example: &str| {
+        let digits = example.len();
+        Schema::from(text_like("^[0-9a-f]*$", digits, digits).examples([example]))
+    };
+    let number =
+        |example: u32| Schema::from(whole_number(0, u32::MAX as usize).examples([example]));
+    let example = |example: &str| Schema::from(text().examples([example]));
     let caches = [CacheFor::Everybody, CacheFor::CallerOnly].map(CacheFor::header);
     let caches: Vec<&str> = caches
         .iter()
@@ -74,32 +79,32 @@ pub(super) fn declare(
         (
             "X-Trace-Id",
             "The trace of `traceparent`, or a new one.",
-            Schema::from(trace(32)).into(),
+            trace("4bf92f3577b34da6a3ce929d0e0e4736").into(),
         ),
         (
             "X-Span-Id",
             "This service's span in the trace.",
-            Schema::from(trace(16)).into(),
+            trace("b7ad6b7169203331").into(),
         ),
         (
             "RateLimit-Limit",
             "How many requests may come at once after a pause.",
-            seconds().into(),
+            number(500).into(),
         ),
         (
             "RateLimit-Remaining",
             "How many may come now.",
-            seconds().into(),
+            number(499).into(),
         ),
         (
             "RateLimit-Reset",
             "Seconds until the whole burst is there again.",
-            seconds().into(),
+            number(1).into(),
         ),
         (
             RETRY_AFTER,
             "Seconds until it is worth another try.",
-            seconds().into(),
+            number(1).into(),
         ),
         (IMMUTABLE, "It never changes.", fixed(&caches).into()),
     ];
@@ -116,17 +121,17 @@ pub(super) fn declare(
         (
             "Access-Control-Allow-Origin",
             "Which web origin may read the answer.",
-            text().into(),
+            example("https://app.example.com"),
         ),
         (
             "Access-Control-Expose-Headers",
             "Which headers it may read.",
-            text().into(),
+            example("x-request-id,x-trace-id,x-span-id,retry-after"),
         ),
         (
             "Vary",
             "What of the request chose the answer.",
-            text().into(),
+            example("origin, access-control-request-method, access-control-request-headers"),
         ),
         (
             CHALLENGE,
@@ -144,10 +149,7 @@ pub(super) fn declare(
         (
             "traceparent",
             "The caller's trace (W3C Trace Context). One that is malformed is ignored.",
-            Schema::from(
-                text().examples(["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]),
-            )
-            .into(),
+            example("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").into(),
         ),
         (
             "X-Module-Id",
@@ -157,7 +159,7 @@ pub(super) fn declare(
         (
             "X-Approval-Token",
             "A second person's word, or several joined by commas, where `approval_token` does not carry it.",
-            Schema::from(text()).into(),
+            example("approval-token-123").into(),
         ),
     ] {
         let parameter = ParameterBuilder::new()

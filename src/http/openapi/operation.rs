@@ -39,7 +39,7 @@ pub(super) struct Operation {
     tag: &'static str,
     summary: &'static str,
     about: &'static str,
-    in_path: Option<(&'static str, Make)>,
+    in_path: Option<InPath>,
     queries: Vec<fn(&mut Schemas) -> Vec<ParameterBuilder>>,
     body: Option<Make>,
     answer: Answer,
@@ -48,6 +48,13 @@ pub(super) struct Operation {
     has_caller: bool,
     cache: &'static str,
     unhealthy: Option<Make>,
+}
+
+/// What a part of the path stands for.
+struct InPath {
+    name: &'static str,
+    about: &'static str,
+    schema: Make,
 }
 
 struct Answer {
@@ -94,9 +101,13 @@ impl Operation {
         self
     }
 
-    /// It takes what is in the path.
-    pub(super) fn in_path<T: Described>(mut self, name: &'static str) -> Self {
-        self.in_path = Some((name, T::schema));
+    /// It takes what is in the path: which is this.
+    pub(super) fn in_path<T: Described>(mut self, name: &'static str, about: &'static str) -> Self {
+        self.in_path = Some(InPath {
+            name,
+            about,
+            schema: T::schema,
+        });
         self
     }
 
@@ -181,11 +192,17 @@ impl Operation {
             .operation_id(Some(self.id))
             .summary(Some(self.summary))
             .description((!self.about.is_empty()).then_some(self.about));
-        if let Some((name, schema)) = self.in_path {
+        if let Some(InPath {
+            name,
+            about,
+            schema,
+        }) = self.in_path
+        {
             let parameter = ParameterBuilder::new()
                 .name(name)
                 .parameter_in(ParameterIn::Path)
                 .required(Required::True)
+                .description(Some(about))
                 .schema(Some(schema(schemas)));
             operation = operation.parameter(parameter);
         }

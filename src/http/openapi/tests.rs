@@ -90,6 +90,11 @@ fn every_route_has_an_operation_for_the_metrics() {
     for (method, path) in every_route() {
         let operation = crate::http::router::operation_of(&method, path);
         assert_ne!(operation, RequestOperation::Unknown, "{method} {path}");
+        // What is left out of the list starts without the zeros of its failures.
+        assert!(
+            RequestOperation::ALL.contains(&operation),
+            "{method} {path}"
+        );
     }
 }
 
@@ -176,6 +181,65 @@ fn every_example_is_what_its_schema_says() {
         check(&response["content"]["application/json"], name);
     }
     assert!(checked > 100, "{checked}");
+}
+
+/// What a reference leads to, or the value itself.
+fn resolved(value: &Value) -> &Value {
+    match value["$ref"].as_str() {
+        Some(reference) => {
+            let pointer = reference.strip_prefix('#').expect("into this document");
+            DOCUMENT.pointer(pointer).expect("it leads somewhere")
+        }
+        None => value,
+    }
+}
+
+/// The examples of a parameter or a header: its own, or those of its schema.
+fn examples_of(described: &Value) -> Vec<&Value> {
+    let schema = resolved(&described["schema"]);
+    let of_schema = schema["examples"].as_array().into_iter().flatten();
+    described
+        .get("example")
+        .into_iter()
+        .chain(of_schema)
+        .collect()
+}
+
+#[test]
+fn every_parameter_and_every_header_says_what_it_is_and_shows_one() {
+    let mut checked = BTreeSet::new();
+    let mut check = |described: &'static Value, place: &str| {
+        // A description beside a reference to a schema is one of the schema.
+        let about = described["description"].as_str().unwrap_or_default();
+        assert!(about.ends_with('.'), "{place} says {about:?}");
+        let examples = examples_of(described);
+        assert!(!examples.is_empty(), "{place} has no example");
+        let schema = validator(described["schema"].clone());
+        for example in examples {
+            assert!(schema.is_valid(example), "{place}: {example}");
+        }
+        checked.insert(place.to_owned());
+    };
+    for (path, method, operation) in operations() {
+        let parameters = operation["parameters"].as_array().expect("parameters");
+        for parameter in parameters.iter().map(resolved) {
+            let name = parameter["name"].as_str().expect("a name");
+            check(parameter, &format!("{name} of {method} {path}"));
+        }
+        let responses = operation["responses"].as_object().expect("responses");
+        for response in responses.values().map(resolved) {
+            for (name, header) in response["headers"].as_object().expect("headers") {
+                check(resolved(header), name);
+            }
+        }
+    }
+    for (name, header) in DOCUMENT["components"]["headers"]
+        .as_object()
+        .expect("headers")
+    {
+        check(header, name);
+    }
+    assert!(checked.len() > 150, "{}", checked.len());
 }
 
 /// Texts that are of a pattern, nearly of it, and of none.

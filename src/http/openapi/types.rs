@@ -62,10 +62,14 @@ named! {
         name(ModuleId::LONGEST).examples(["M21"]);
     KeyAlias: "The name of a line of rotated keys.",
         name(KeyAlias::LONGEST).examples(["receipts"]);
-    KeyId: "One key; a rotated key is a new one.", uuid();
-    ReceiptId: "One receipt.", uuid();
-    TrustAnchorId: "One trust anchor.", uuid();
-    RequestId: "One request; it leads to the log lines.", uuid();
+    KeyId: "One key; a rotated key is a new one.",
+        uuid().examples(["01a21515-4fe3-7350-9d9d-c55b2c4b2355"]);
+    ReceiptId: "One receipt.",
+        uuid().examples(["01a21515-50b2-728c-9d0e-7b4cc023dd3e"]);
+    TrustAnchorId: "One trust anchor.",
+        uuid().examples(["01a21515-4bfd-7c5a-8a4e-2f9d6b1c7e30"]);
+    RequestId: "One request; it leads to the log lines.",
+        uuid().examples(["01a21515-50ad-724f-8a82-539981ea71c3"]);
     KeyRef: "A key: its id, or `alias/<name>` for the active key of that alias.",
         key_ref().examples(["alias/receipts", "018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d4e"]);
     KeyType: "What kind of key.", words!(KeyType);

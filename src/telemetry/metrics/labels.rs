@@ -64,6 +64,39 @@ pub enum RequestOperation {
 }
 
 impl RequestOperation {
+    /// Every operation.
+    pub const ALL: [Self; 29] = [
+        Self::GenerateKey,
+        Self::ListKeys,
+        Self::GetKey,
+        Self::UpdateKey,
+        Self::ListVersions,
+        Self::ArchiveKey,
+        Self::RestoreKey,
+        Self::RotateKey,
+        Self::RevokeKey,
+        Self::Sign,
+        Self::Verify,
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::SignBatch,
+        Self::VerifyBatch,
+        Self::EncryptBatch,
+        Self::DecryptBatch,
+        Self::AddTrustAnchor,
+        Self::ListTrustAnchors,
+        Self::RemoveTrustAnchor,
+        Self::GetReceipt,
+        Self::ListReceipts,
+        Self::ReadLedger,
+        Self::ReadLedgerTile,
+        Self::Config,
+        Self::OpenApi,
+        Self::Health,
+        Self::Metrics,
+        Self::Unknown,
+    ];
+
     /// The label's value.
     pub const fn as_str(self) -> &'static str {
         match self {

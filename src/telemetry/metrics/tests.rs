@@ -66,3 +66,28 @@ fn every_metric_of_the_contract_is_there_under_its_name() {
         assert!(text.contains(line), "{line} is missing from\n{text}");
     }
 }
+
+#[test]
+fn failures_on_our_side_are_zeros_before_the_first_of_them() {
+    let metrics = Metrics::new("1.2.3").expect("names are unique");
+    let scraped = || String::from_utf8(metrics.render().expect("encodes")).expect("UTF-8");
+    let fresh = scraped();
+    for operation in RequestOperation::ALL {
+        for status in [500, 503] {
+            let operation = operation.as_str();
+            let line =
+                format!("kms_requests_total{{operation=\"{operation}\",status=\"{status}\"}} 0\n");
+            assert!(fresh.contains(&line), "{line} is missing from\n{fresh}");
+        }
+    }
+    assert!(!fresh.contains(r#"status="200""#), "{fresh}");
+    // What is counted is the same series.
+    metrics.observe_request(RequestOperation::Sign, 503, Duration::ZERO);
+    let line = r#"kms_requests_total{operation="sign",status="503"} "#;
+    let counted = scraped();
+    let found: Vec<&str> = counted
+        .lines()
+        .filter_map(|known| known.strip_prefix(line))
+        .collect();
+    assert_eq!(found, ["1"]);
+}

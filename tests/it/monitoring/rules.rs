@@ -59,6 +59,7 @@ async fn every_rule_asks_for_metrics_labels_and_values_that_the_service_has() {
         "sum by (kind) (kms_ledger_size) > 1",
         "rate(kms_operation_latency_ms_bucket{operation=\"sign\",le=\"70\"}[5m])",
         "rate(kms_requests_total{operation=~\"sign|sing\"}[5m])",
+        "rate(kms_requests_total{status=~\"6..\"}[5m])",
     ] {
         assert!(catalogue.check(wrong).is_err(), "{wrong}");
     }

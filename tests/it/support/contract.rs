@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 
 use jsonschema::Validator;
-use reqwest::header::HeaderMap;
+use reqwest::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, ORIGIN};
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -80,10 +80,18 @@ fn is_valid(schema: &Value, value: &Value) -> Result<(), String> {
     }
 }
 
+/// Whether a request of this method with these headers is a preflight.
+pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    let asks = [ORIGIN, ACCESS_CONTROL_REQUEST_METHOD];
+    *method == Method::OPTIONS && asks.iter().all(|name| headers.contains_key(name))
+}
+
 /// A request and its answer.
 pub(crate) struct Exchange<'a> {
     /// Whether it was asked of the operations listener, which has the probes and nothing else.
     pub(crate) of_operations: bool,
+    /// Whether it is what a browser asks beforehand (Fetch, "CORS-preflight fetch").
+    pub(crate) is_preflight: bool,
     /// The request's method.
     pub(crate) method: &'a Method,
     /// Its path, with the query.
@@ -116,9 +124,13 @@ impl Exchange<'_> {
 
     fn fault(&self) -> Result<(), String> {
         let path = self.target.split('?').next().unwrap_or_default();
-        // What CORS answers by itself to a preflight has no body, and no operation.
-        if self.method == Method::OPTIONS && self.body.is_empty() {
-            return Ok(());
+        // CORS answers a preflight by itself, with no body, and no operation has that. Any
+        // other OPTIONS is of an unknown method.
+        if self.is_preflight {
+            return match self.status == StatusCode::OK && self.body.is_empty() {
+                true => Ok(()),
+                false => Err("a preflight is answered with 200 and nothing".to_owned()),
+            };
         }
         // The page that shows the document is not in it; its own tests look at it.
         let is_page = path == "/kms/v1/docs" || path.starts_with("/kms/v1/docs/");

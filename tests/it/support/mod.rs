@@ -24,7 +24,7 @@ pub(crate) mod token_service;
 pub(crate) mod tools;
 
 pub(crate) use approver::{Approver, SignedKms};
-pub(crate) use contract::Exchange;
+pub(crate) use contract::{Exchange, is_preflight};
 pub(crate) use faulty_disk::FaultyDisk;
 pub(crate) use issuer::{Issuer, public_rsa_forms};
 pub(crate) use ledger::{leaves, ledger_key, open_store};

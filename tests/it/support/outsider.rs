@@ -325,6 +325,7 @@ impl Said {
             let query = url.query().map(|query| format!("?{query}"));
             Exchange {
                 of_operations: url.scheme() == "http",
+                is_preflight: false,
                 method: if sent.is_some() {
                     &Method::POST
                 } else {

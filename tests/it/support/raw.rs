@@ -165,6 +165,7 @@ impl RawConnection {
         if let Some((method, target)) = &self.asked {
             Exchange {
                 of_operations: false,
+                is_preflight: false,
                 method,
                 target,
                 sent: None,

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APPROVAL, ClientCertificate, Exchange, Pki, SCOPE_QUERY, in_scope};
+use super::{APPROVAL, ClientCertificate, Exchange, Pki, SCOPE_QUERY, in_scope, is_preflight};
 
 /// A running service with a data folder of its own.
 pub(crate) struct TestKms {
@@ -254,6 +254,7 @@ impl Answer {
         let (client, request) = request.build_split();
         let request = request.expect("a request");
         let (method, url) = (request.method().clone(), request.url().clone());
+        let is_preflight = is_preflight(&method, request.headers());
         let sent = request.body().and_then(|body| body.as_bytes());
         let sent = sent.map(<[u8]>::to_vec);
         let response = client.execute(request).await.ok()?;
@@ -261,6 +262,7 @@ impl Answer {
         let bytes = response.bytes().await.ok()?;
         Exchange {
             of_operations: url.fragment() == Some(OPERATIONS),
+            is_preflight,
             method: &method,
             target: &target(&url),
             sent: sent.as_deref(),

@@ -31,7 +31,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .scoped(),
         Operation::new::<TrustAnchorRemovedAnswer>(ANCHORS, Method::DELETE, one, "removeTrustAnchor", "Removes a trust anchor")
             .about("From the answer on it vouches for nobody, and connections that lived by it end. The approval comes in the header only.")
-            .in_path::<TrustAnchorId>("trust_anchor_id")
+            .in_path::<TrustAnchorId>("trust_anchor_id", "The anchor, by the id that was answered when it was added.")
             .query::<ScopeQuery>()
             .scoped()
             .approvable()

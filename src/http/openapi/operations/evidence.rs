@@ -20,7 +20,7 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         Operation::new::<ReceiptAnswer>(EVIDENCE, Method::GET, "/kms/v1/receipts/{receipt_id}", "getReceipt", "Shows a receipt")
             .about("With its place, the proof that it is in the tree, and the checkpoint that the proof leads to.")
-            .in_path::<ReceiptId>("receipt_id")
+            .in_path::<ReceiptId>("receipt_id", "The receipt, by the `receipt_id` of any answer.")
             .query::<ScopeQuery>()
             .scoped()
             .fails(vec![("no_such_receipt", RequestFault::UnknownReceipt.into())])
@@ -41,7 +41,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .fails(ledger()),
         Operation::new::<TileBytes>(EVIDENCE, Method::GET, "/kms/v1/ledger/tile/{tile}", "getTile", "A tile of the ledger")
             .about("Hashes for any caller; the entries, which are the receipts of every tenant, for auditors.")
-            .in_path::<TilePath>("tile")
+            .in_path::<TilePath>("tile", "Which tile: `<L>/<N>` or `entries/<N>`. Its slashes may stand as they are.")
             .of_media_type("application/octet-stream")
             .immutable()
             .fails(vec![

@@ -13,6 +13,18 @@ use crate::http::openapi::describe::{Described, Schemas};
 use crate::http::openapi::failures;
 use crate::http::openapi::operation::Operation;
 
+/// How a path names a key: its parameter, and what that is.
+type Name = (&'static str, &'static str);
+
+const BY_REFERENCE: Name = (
+    "key_id",
+    "The key: its id, or `alias/<name>` with the slash as `%2F`.",
+);
+const BY_ALIAS: Name = (
+    "alias",
+    "The alias without `alias/`: it stands for the active key that bears it.",
+);
+
 pub(super) fn operations() -> Vec<Operation> {
     let mut operations = vec![
         Operation::new::<GeneratedAnswer>(
@@ -41,7 +53,7 @@ pub(super) fn operations() -> Vec<Operation> {
         key::<ArchivedAnswer, KeyRef>(
             Method::POST,
             "/kms/v1/keys/{key_id}/restore",
-            "key_id",
+            BY_REFERENCE,
             "restoreKey",
             "Takes a revocation back",
         )
@@ -52,7 +64,7 @@ pub(super) fn operations() -> Vec<Operation> {
         .fails(failures::of_a_step()),
     ];
     operations.extend(of_one_key::<KeyRef>(
-        "key_id",
+        BY_REFERENCE,
         [
             "/kms/v1/keys/{key_id}",
             "/kms/v1/keys/{key_id}/versions",
@@ -70,7 +82,7 @@ pub(super) fn operations() -> Vec<Operation> {
         ],
     ));
     operations.extend(of_one_key::<KeyAlias>(
-        "alias",
+        BY_ALIAS,
         [
             "/kms/v1/keys/alias/{alias}",
             "/kms/v1/keys/alias/{alias}/versions",
@@ -92,7 +104,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// What there is to one key, however its path names it.
 fn of_one_key<K: Described>(
-    name: &'static str,
+    name: Name,
     [itself, versions, rotate, revoke, archive]: [&'static str; 5],
     [get, list, rotates, revokes, archives, updates]: [&'static str; 6],
 ) -> Vec<Operation> {
@@ -137,9 +149,9 @@ fn of_one_key<K: Described>(
 fn key<A: Described, K: Described>(
     method: Method,
     path: &'static str,
-    name: &'static str,
+    (name, about): Name,
     id: &'static str,
     summary: &'static str,
 ) -> Operation {
-    Operation::new::<A>(KEYS, method, path, id, summary).in_path::<K>(name)
+    Operation::new::<A>(KEYS, method, path, id, summary).in_path::<K>(name, about)
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::adapters::clock::SystemClock;
 use crate::adapters::iam::{ApproverKey, Statement};
+use crate::cli::words::one_of;
 use crate::domain::algorithm::KeyType;
 use crate::domain::approval::{ApprovalOperation, ApprovalSubject, ApprovalTarget};
 use crate::domain::ids::{KeyId, TenantId};
@@ -48,7 +49,12 @@ pub(super) struct Arguments {
     /// What is approved: key_generate, key_rotate, key_rotate_emergency, key_archive,
     /// key_update, key_revoke, key_restore, key_use, trust_anchor_add or
     /// trust_anchor_remove.
-    #[arg(long, required_unless_present = "print_jwk")]
+    #[arg(
+        long,
+        required_unless_present = "print_jwk",
+        hide_possible_values = true,
+        value_parser = one_of::<ApprovalOperation>(ApprovalOperation::ALL.map(ApprovalOperation::as_str)),
+    )]
     operation: Option<ApprovalOperation>,
     /// Where: the tenant.
     #[arg(long, value_name = "TENANT_ID", required_unless_present = "print_jwk")]
@@ -64,10 +70,19 @@ pub(super) struct Arguments {
     #[arg(long)]
     key_id: Option<KeyId>,
     /// Which type of key, for key_generate.
-    #[arg(long)]
+    #[arg(
+        long,
+        hide_possible_values = true,
+        value_parser = one_of::<KeyType>(KeyType::ALL.map(KeyType::as_str)),
+    )]
     key_type: Option<KeyType>,
     /// Which usage, for key_generate: one or more, separated by commas.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        hide_possible_values = true,
+        value_parser = one_of::<KeyUsage>(KeyUsage::ALL.map(KeyUsage::as_str)),
+    )]
     key_usage: Vec<KeyUsage>,
     /// Which certificate, for trust anchors: the SHA-256 of its DER in hex.
     #[arg(long, value_name = "HEX")]

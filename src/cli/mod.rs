@@ -18,6 +18,7 @@ mod rekey;
 mod restore;
 mod serve;
 mod service_manager;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -27,7 +27,8 @@ fn bash_completes_commands_flags_and_values() {
          try() { COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); \
          _kms kms \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; \
          echo \"${COMPREPLY[@]}\"; }\n\
-         try kms key ''\ntry kms key list --st\ntry kms completions ''\ntry kms enc\n";
+         try kms key ''\ntry kms key list --st\ntry kms completions ''\ntry kms enc\n\
+         try kms key revoke alias/a --reason ''\n";
     let completed = in_shell("bash", &desk, script);
     assert_eq!(completed.code, Some(0), "{completed:?}");
     assert_eq!(completed.stderr, "");
@@ -42,6 +43,7 @@ fn bash_completes_commands_flags_and_values() {
     assert_eq!(lines[2], "--state");
     assert!(lines[3].contains("bash zsh fish"), "{lines:?}");
     assert_eq!(lines[4], "encrypt");
+    assert_eq!(lines[5], "compromised retired policy_violation");
 }
 
 #[test]
@@ -71,12 +73,14 @@ fn zsh_completes_commands_flags_and_values() {
     let script = r#"
         zmodload zsh/zpty
         zpty shell zsh -f -i
-        zpty -w shell 'PS1=; fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D
-            bindkey "^I" list-choices; echo REA""DY'
-        while zpty -r shell said; do [[ $said == *READY* ]] && break; done
+        zpty -w shell 'fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D
+            bindkey "^I" list-choices; PS1="READ""Y> "'
         for begun in 'kms key ' 'kms key list --st' 'kms completions ' 'kms enc'; do
+            # What is typed before the prompt is not edited.
+            zpty -r shell said '*READY> *' || exit 1
             zpty -w -n shell "$begun"$'\t\C-u echo DO""NE\n'
-            while zpty -r shell said; do print -r -- $said; [[ $said == *DONE* ]] && break; done
+            zpty -r shell said '*DONE*' || exit 1
+            print -r -- $said
         done
     "#;
     let completed = in_shell("zsh", &desk, script);

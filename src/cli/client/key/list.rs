@@ -13,6 +13,7 @@ use super::open;
 use crate::cli::client::connection::Connection;
 use crate::cli::client::shown::{self, in_words, malformed};
 use crate::cli::fault::Fault;
+use crate::cli::words::one_of;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::KeyAlias;
 use crate::domain::key::KeyState;
@@ -39,10 +40,19 @@ const COLUMNS: [(&str, &str, usize); 6] = [
 #[derive(Args)]
 pub(in crate::cli) struct List {
     /// Only those in this state: active, pending_rotation, archived or destroyed.
-    #[arg(long)]
+    #[arg(
+        long,
+        hide_possible_values = true,
+        value_parser = one_of::<KeyState>(KeyState::ALL.map(KeyState::as_str)),
+    )]
     state: Option<KeyState>,
     /// Only those of this type.
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        hide_possible_values = true,
+        value_parser = one_of::<KeyType>(KeyType::ALL.map(KeyType::as_str)),
+    )]
     key_type: Option<KeyType>,
     /// Only those that bear, or bore, this alias.
     #[arg(long)]

@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::session::{Session, StandardInput, key_path};
 use super::shown;
 use crate::cli::fault::Fault;
+use crate::cli::words::one_of;
 use crate::domain::algorithm::KeyType;
 use crate::domain::ids::{KeyAlias, KeyId, KeyRef, ModuleId};
 use crate::domain::key::RevocationReason;
@@ -64,10 +65,21 @@ pub(in crate::cli) struct Restore {
 #[derive(Args)]
 pub(in crate::cli) struct Generate {
     /// What kind of key: RSA-2048, Ed25519 or AES-256.
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        hide_possible_values = true,
+        value_parser = one_of::<KeyType>(KeyType::ALL.map(KeyType::as_str)),
+    )]
     key_type: KeyType,
     /// What for: sign, verify, encrypt, decrypt; more than one separated by commas.
-    #[arg(long, value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        required = true,
+        hide_possible_values = true,
+        value_parser = one_of::<KeyUsage>(KeyUsage::ALL.map(KeyUsage::as_str)),
+    )]
     usage: Vec<KeyUsage>,
     /// The alias of the key and of those that take its place.
     #[arg(long)]
@@ -109,7 +121,11 @@ pub(in crate::cli) struct Revoke {
     #[arg(value_name = "KEY")]
     key_ref: KeyRef,
     /// Why: compromised, retired or policy_violation.
-    #[arg(long)]
+    #[arg(
+        long,
+        hide_possible_values = true,
+        value_parser = one_of::<RevocationReason>(RevocationReason::ALL.map(RevocationReason::as_str)),
+    )]
     reason: RevocationReason,
     #[command(flatten)]
     connection: Connection,

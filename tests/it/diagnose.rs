@@ -1,6 +1,7 @@
 //! `kms diagnose`: a healthy service has nothing to mend, and each thing that can be
 //! wrong is named, with how to mend it, and nothing is changed by looking.
 
+mod beside;
 mod broken;
 mod operators;
 

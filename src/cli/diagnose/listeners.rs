@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::processes::{Listener, Process, listener};
+use super::processes::{Listener, listener};
 use super::report::Report;
+use super::service::Service;
 use crate::adapters::remote::{Patience, Question, RemoteOptions, RemoteService, escaped};
 use crate::cli::fault::with_causes;
 use crate::config::Config;
@@ -21,12 +22,12 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const SERVICE: &str = "kms";
 
 /// Looks at both.
-pub(super) fn look(config: &Config, served_by: Option<&Process>, report: &mut Report) {
+pub(super) fn look(config: &Config, service: &Service, report: &mut Report) {
     let server = &config.server;
     let is_plain = config.tls.certificate.is_none();
-    address("server.listen", server.listen, is_plain, served_by, report);
+    address("server.listen", server.listen, is_plain, service, report);
     if let Some(operations) = server.ops_listen {
-        address("server.ops_listen", operations, true, served_by, report);
+        address("server.ops_listen", operations, true, service, report);
     }
 }
 
@@ -34,7 +35,7 @@ fn address(
     setting: &'static str,
     wanted: SocketAddr,
     is_plain: bool,
-    served_by: Option<&Process>,
+    service: &Service,
     report: &mut Report,
 ) {
     // Whether the host is this machine's, without taking a port that anybody listens on.
@@ -50,9 +51,13 @@ fn address(
         report.good(setting, "port 0: a free one is taken");
         return;
     }
-    match (listener(wanted), served_by) {
-        (None, None) => report.good(setting, format_args!("{wanted} is free")),
-        (None, Some(process)) => report.note(
+    match (listener(wanted), service) {
+        (None, Service::None) => report.good(setting, format_args!("{wanted} is free")),
+        (None, Service::Unseen) => report.note(
+            setting,
+            format_args!("nobody listens on {wanted} in this container, where the service is not"),
+        ),
+        (None, Service::Runs(process)) => report.note(
             setting,
             format_args!(
                 "nobody listens on {wanted}: the service (process {}) starts or stops, or was \
@@ -60,14 +65,17 @@ fn address(
                 process.id
             ),
         ),
-        (Some(found), _) if found.process.as_ref() == served_by && served_by.is_some() => {
+        (Some(found), Service::Runs(process)) if found.process.as_ref() == Some(process) => {
             own(setting, wanted, is_plain, report);
         }
         // A unit in a namespace of its own hides what it has open, from its own user too.
-        (Some(found), Some(process))
+        (Some(found), Service::Runs(process))
             if found.process.is_none() && process.user() == Some(found.user) =>
         {
-            unseen(setting, wanted, is_plain, process, report);
+            unseen(setting, wanted, is_plain, report);
+        }
+        (Some(found), Service::Unseen) if found.process.is_none() => {
+            unseen(setting, wanted, is_plain, report);
         }
         (Some(found), _) => report.bad(
             setting,
@@ -116,22 +124,15 @@ fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut 
     }
 }
 
-/// A program of the service's user listens there, most likely the service.
-fn unseen(
-    setting: &'static str,
-    address: SocketAddr,
-    is_plain: bool,
-    service: &Process,
-    report: &mut Report,
-) {
+/// A program that cannot be seen listens there, most likely the service.
+fn unseen(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut Report) {
     match is_plain {
         true => own(setting, address, is_plain, report),
         false => report.note(
             setting,
             format_args!(
-                "a program of the service's user listens on {address}: the service (process {}) as \
-                 it seems, whose open files cannot be seen from here",
-                service.id
+                "a program listens on {address}: the service as it seems, whose open files cannot \
+                 be seen from here"
             ),
         ),
     }

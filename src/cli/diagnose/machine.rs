@@ -5,6 +5,7 @@ use std::time::Instant;
 use rustix::process::{Resource, getrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::processes::OpenFiles;
 use super::report::Report;
 use super::service::Service;
 use super::store::Newest;
@@ -67,13 +68,21 @@ pub(super) fn entropy(report: &mut Report) {
 
 /// Holds the limit of open files to the requests and the connections that there may be.
 pub(super) fn limits(config: &Config, service: &Service, report: &mut Report) {
+    let unseen = "how many files the service may have open cannot be seen from here";
     let (limit, whose) = match service {
-        Service::Runs(process) => (
-            process.open_files_limit(),
-            format!("the service (process {})", process.id),
-        ),
+        Service::Runs(process) | Service::Answers(process) => {
+            let limit = match process.open_files_limit() {
+                OpenFiles::AtMost(limit) => Some(limit),
+                OpenFiles::Unlimited => None,
+                OpenFiles::Unseen => {
+                    report.note("open_files", unseen);
+                    return;
+                }
+            };
+            (limit, format!("the service (process {})", process.id))
+        }
         Service::Unseen => {
-            report.note("open_files", "of the service cannot be seen from here");
+            report.note("open_files", unseen);
             return;
         }
         Service::None => (

@@ -74,7 +74,7 @@ pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCod
 
 fn look(config: &Config, report: &mut Report) {
     let at_first = Service::of(config);
-    report.good("service", at_first.in_words());
+    at_first.tell(report);
     data_dir::look(config, report);
     material::look(config, SystemClock.now(), report);
     let newest_receipt = store::look(config, report);

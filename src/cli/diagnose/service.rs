@@ -1,6 +1,8 @@
 //! Who serves the store, as far as can be seen.
 
+use super::listeners;
 use super::processes::{self, Process};
+use super::report::Report;
 use crate::adapters::data_plane::sqlite::look::{User, lock_file, user};
 use crate::config::{Config, StoreUrl};
 
@@ -9,6 +11,8 @@ use crate::config::{Config, StoreUrl};
 pub(super) enum Service {
     /// This process, which holds the lock.
     Runs(Process),
+    /// This process, as it answers like the service: its store has no lock.
+    Answers(Process),
     /// A process that has the store open, and is in another namespace of processes.
     Unseen,
     /// Nobody, as far as can be seen.
@@ -20,7 +24,7 @@ impl Service {
     /// store open.
     pub(super) fn of(config: &Config) -> Self {
         let StoreUrl::Sqlite(database) = &config.store.url else {
-            return Self::None;
+            return listeners::answering(config).map_or(Self::None, Self::Answers);
         };
         match processes::holder(&lock_file(database)) {
             Some(process) => Self::Runs(process),
@@ -29,10 +33,22 @@ impl Service {
         }
     }
 
+    /// Reports it.
+    pub(super) fn tell(&self, report: &mut Report) {
+        match self {
+            Self::Runs(_) | Self::Unseen | Self::None => report.good("service", self.in_words()),
+            Self::Answers(_) => report.note("service", self.in_words()),
+        }
+    }
+
     /// The same in words.
     pub(super) fn in_words(&self) -> String {
         match self {
             Self::Runs(process) => format!("runs as process {}", process.id),
+            Self::Answers(process) => format!(
+                "runs as process {}, as it answers; a store in memory has no lock to tell it by",
+                process.id
+            ),
             Self::Unseen => "runs, as it seems, in another container: a process that cannot be \
                              seen from here has the store open"
                 .to_owned(),

@@ -18,6 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock as _;
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_source::{LedgerSource as _, SourceFault};
+use crate::ports::material::counted;
 
 /// How often a store is looked at anew that somebody writes meanwhile.
 const MOST_TRIES: usize = 3;
@@ -256,8 +257,8 @@ fn ledger(
     report.good(
         "ledger",
         format_args!(
-            "{} receipts, the newest of which verify; kms ledger verify looks at all",
-            head.size
+            "{}, the newest of which verify; kms ledger verify looks at all",
+            counted(head.size, "receipt", "receipts")
         ),
     );
     let file = config.data_dir.join(CHECKPOINT_FILE);

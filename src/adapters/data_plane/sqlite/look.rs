@@ -232,3 +232,42 @@ impl StoreLook {
         self.copy.settle()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_said_of_a_log_that_changes_though_no_lock_shows_a_writer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let database = folder.path().join("kms.db");
+        fs::write(&database, "a database").expect("written");
+        let log = wal::log_of(&database);
+        // No header, and what may be a write that was cut off.
+        fs::write(&log, [0x55; 5_000]).expect("written");
+        let said = judge_log(&database).expect("judged");
+        assert!(matches!(said, LogLook::AtRest(Some(_))), "{said:?}");
+
+        for path in [&log, &wal::index_of(&database)] {
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Of one length always.
+                    for round in (0..=u8::MAX).cycle() {
+                        fs::write(path, [round; 5_000]).expect("written");
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(20));
+                let said = judge_log(&database);
+                is_over.store(true, Ordering::Relaxed);
+                assert!(matches!(said, Ok(LogLook::InUse)), "{path:?}: {said:?}");
+            });
+        }
+    }
+}

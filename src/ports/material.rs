@@ -68,6 +68,14 @@ impl MaterialFault {
     }
 }
 
+/// So many of something, in words.
+pub fn counted(number: u64, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        _ => format!("{number} {many}"),
+    }
+}
+
 /// How material stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {

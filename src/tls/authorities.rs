@@ -11,7 +11,7 @@ use super::files::{Source, expand};
 use super::renewable::Renewable;
 use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
-use crate::ports::material::{Material, MaterialFault, Standing};
+use crate::ports::material::{Material, MaterialFault, Standing, counted};
 
 const SETTING: &str = "tls.client_ca";
 
@@ -81,7 +81,7 @@ impl Material for ClientAuthorities {
             .filter(|authority| authority.is_valid_at(now))
             .count();
         self.authorities.standing(if valid == authorities.len() {
-            Standing::Good(format!("{valid} authorities"))
+            Standing::Good(counted(valid as u64, "authority", "authorities"))
         } else {
             Standing::NeedsCare(format!(
                 "{valid} of {} authorities in {} are in their validity; replace the others",

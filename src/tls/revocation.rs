@@ -15,7 +15,7 @@ use super::certificate::instant;
 use super::files::{Source, expand};
 use super::renewable::Renewable;
 use crate::domain::time::Timestamp;
-use crate::ports::material::{Material, MaterialFault, Standing};
+use crate::ports::material::{Material, MaterialFault, Standing, counted};
 use crate::telemetry::metrics::Metrics;
 
 const SETTING: &str = "tls.crl";
@@ -78,7 +78,10 @@ impl Material for RevocationLists {
             .filter(|list| list.next_update <= now)
             .min_by_key(|list| list.next_update);
         self.lists.standing(match overdue {
-            None => Standing::Good(format!("{} revocation lists, none overdue", lists.len())),
+            None => Standing::Good(format!(
+                "{}, none overdue",
+                counted(lists.len() as u64, "revocation list", "revocation lists")
+            )),
             Some(list) => Standing::NeedsCare(format!(
                 "a revocation list in {} was to be renewed by {}; its authority's clients are \
                  refused until a new one is there",

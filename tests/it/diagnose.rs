@@ -1,6 +1,7 @@
 //! `kms diagnose`: a healthy service has nothing to mend, and each thing that can be
 //! wrong is named, with how to mend it, and nothing is changed by looking.
 
+mod beside;
 mod broken;
 mod operators;
 
@@ -168,7 +169,7 @@ async fn a_running_service_is_seen_and_a_stopped_one_is_not_touched() {
         "server.ops_listen",
         "the service answers on 127.0.0.1:",
     );
-    found.says("ok", "ledger", "1 receipts");
+    found.says("ok", "ledger", "1 receipt, the newest");
     found.says("ok", "kek", "which the store has pinned");
     found.says("ok", "clock", "the newest receipt is of 20");
     // It goes on, and ends in an orderly way.
@@ -219,8 +220,15 @@ fn what_dev_pki_lays_out_for_production_is_well() {
             "{check}: {good:#?}"
         );
     }
-    found.says("ok", "server.listen", "with TLS");
+    found.says("ok", "client_ca", "1 authority");
+    found.says("ok", "crl", "1 revocation list, none");
+    found.says("ok", "server.listen", ", with TLS");
     found.says("ok", "server.ops_listen", "the service answers");
+    kms.signal("STOP");
+    let found = diagnose(production.file("").parent().expect("a folder"), &settings);
+    kms.signal("CONT");
+    found.among("server.listen", "does not answer: nothing within 5 s");
+    found.among("server.ops_listen", "does not answer");
 }
 
 #[tokio::test]
@@ -230,16 +238,29 @@ async fn the_lock_is_not_even_opened() {
     kms.generate_id("AES-256").await;
     kms.kill();
     // The log and its index are left over, so whoever looks has to know whether anybody
-    // serves. Whoever held the lock to find out would keep a service from starting; and
-    // whoever opens this waits for ever.
-    let lock = folder.path().join("kms.db.lock");
-    std::fs::remove_file(&lock).expect("removed");
-    let made = Command::new("mkfifo")
-        .args(["--mode", "600"])
-        .arg(&lock)
-        .status();
-    assert!(made.expect("mkfifo runs").success());
-    let found = diagnose(folder.path(), &[]);
+    // serves. Whoever held the lock to find out would keep a service from starting.
+    let calls = folder.path().join("calls");
+    let ended = Command::new("strace")
+        .args(["-f", "-e", "trace=open,openat,openat2,flock", "-o"])
+        .arg(&calls)
+        .args([env!("CARGO_BIN_EXE_kms"), "diagnose", "--json"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("KMS__DATA_DIR", folder.path())
+        .env("KMS__SERVER__LISTEN", "127.0.0.1:0")
+        .env("KMS__SERVER__OPS_LISTEN", "127.0.0.1:0")
+        .current_dir(folder.path())
+        .output()
+        .expect("strace runs");
+    let found = Findings::of(Ended {
+        code: ended.status.code(),
+        stdout: String::from_utf8(ended.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
+    });
     found.well();
-    found.says("ok", "ledger", "1 receipts");
+    found.says("ok", "ledger", "1 receipt, the newest");
+    let calls = std::fs::read_to_string(calls).expect("traced");
+    assert!(calls.contains("/kms.db-wal\""), "{calls}");
+    assert!(!calls.contains("kms.db.lock"), "{calls}");
+    assert!(!calls.contains("flock("), "{calls}");
 }

@@ -18,7 +18,7 @@ use super::key_set::{KeySet, LARGEST_SET};
 use crate::domain::error::{Dependency, KmsError};
 use crate::domain::time::{Period, Timestamp};
 use crate::ports::clock::Clock;
-use crate::ports::material::{Material, MaterialFault, Standing};
+use crate::ports::material::{Material, MaterialFault, Standing, counted};
 use crate::telemetry::metrics::{JwksSet, Metrics};
 
 /// How long one fetch may take, from the connection to the last byte.
@@ -391,17 +391,17 @@ impl Material for KeySetSource {
         };
         let age = age(loaded.read_at, now);
         self.metrics.set_jwks_age(self.role.metric(), age);
-        let keys = loaded.keys.len();
+        let keys = counted(loaded.keys.len() as u64, "key", "keys");
         let is_address = matches!(self.origin, KeySetOrigin::Address(_));
         if self.attempts().has_failed {
             Standing::NeedsCare(format!(
-                "the last reading failed; {keys} keys read {} s ago stay in force",
+                "the last reading failed; {keys} read {} s ago: still in force",
                 age.as_secs()
             ))
         } else if is_address && age > OLD_AFTER.as_duration() {
-            Standing::NeedsCare(format!("{keys} keys, read {} s ago", age.as_secs()))
+            Standing::NeedsCare(format!("{keys}, read {} s ago", age.as_secs()))
         } else {
-            Standing::Good(format!("{keys} keys"))
+            Standing::Good(keys)
         }
     }
 }

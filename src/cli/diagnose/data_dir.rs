@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, StatVfsMountFlags, access, statfs, statvfs};
+use rustix::process::{getegid, geteuid, getgroups};
 
 use super::report::Report;
 use crate::adapters::data_plane::sqlite::look::lock_file;
@@ -50,7 +51,7 @@ pub(super) fn look(config: &Config, report: &mut Report) {
     let shown = folder.display();
     match fs::metadata(folder) {
         Ok(found) if found.is_dir() => {
-            permissions(folder, &found, report);
+            permissions(CHECK, folder, &found, report);
             file_system(folder, report);
             files(config, report);
         }
@@ -64,6 +65,44 @@ pub(super) fn look(config: &Config, report: &mut Report) {
             CHECK,
             format_args!("{shown}: {error}"),
             "let the service's user reach the folder (data_dir)",
+        ),
+    }
+    if let StoreUrl::Sqlite(database) = &config.store.url {
+        store_folder(folder, database, report);
+    }
+}
+
+/// The folder of a store that lies elsewhere, which no start makes.
+fn store_folder(data_dir: &Path, database: &Path, report: &mut Report) {
+    const CHECK: &str = "store_folder";
+    let folder = match database.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let number = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let is_data_dir = match (number(folder), number(data_dir)) {
+        (Ok(this), Ok(that)) => this == that,
+        _ => folder == data_dir,
+    };
+    if is_data_dir {
+        return;
+    }
+    let shown = folder.display();
+    match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => {
+            permissions(CHECK, folder, &found, report);
+            file_system(folder, report);
+        }
+        Ok(_) => report.bad(
+            CHECK,
+            format_args!("{shown} is no folder"),
+            "set store.url to a file in a folder, or take what is there away",
+        ),
+        Err(error) => report.bad(
+            CHECK,
+            format_args!("{shown}: {error}"),
+            "make the store's folder for the service's user, with mode 0700, or set store.url to a \
+             file in another one: a start makes only data_dir",
         ),
     }
 }
@@ -94,28 +133,54 @@ fn to_be_made(folder: &Path, report: &mut Report) {
     }
 }
 
-fn permissions(folder: &Path, found: &Metadata, report: &mut Report) {
+/// Whether this user has the folder only by the group that it is of. Volumes of a cluster
+/// are given to a service so.
+fn is_had_by_its_group(found: &Metadata) -> bool {
+    let is_ours = |group: u32| {
+        let others = getgroups().unwrap_or_default();
+        others
+            .iter()
+            .chain([&getegid()])
+            .any(|ours| ours.as_raw() == group)
+    };
+    found.uid() != geteuid().as_raw() && is_ours(found.gid())
+}
+
+fn permissions(check: &'static str, folder: &Path, found: &Metadata, report: &mut Report) {
     let (shown, mode) = (folder.display(), found.permissions().mode() & 0o7777);
     let whose = format!("belongs to user {} and has mode {mode:04o}", found.uid());
     if access(folder, Access::WRITE_OK | Access::READ_OK | Access::EXEC_OK).is_err() {
         report.bad(
-            CHECK,
+            check,
             format_args!("{shown} {whose}, and this user cannot write in it"),
             "give the folder to the service's user (chown), or run this as that user",
         );
-    } else if mode & 0o002 != 0 {
+    } else if mode & 0o020 != 0 && mode & 0o002 == 0 && is_had_by_its_group(found) {
+        report.note(
+            check,
+            format_args!(
+                "{shown} {whose}: all of group {} can replace what is in it, and nobody but the \
+                 service should be of that group",
+                found.gid()
+            ),
+        );
+    } else if mode & 0o022 != 0 {
+        let who = match mode & 0o002 {
+            0 => format!("all of group {}", found.gid()),
+            _ => "everybody".to_owned(),
+        };
         report.bad(
-            CHECK,
-            format_args!("{shown} {whose}: everybody can replace the keys in it"),
+            check,
+            format_args!("{shown} {whose}: {who} can replace what is in it, keys too"),
             format_args!("chmod 700 {shown}; and replace the keys if somebody may have been there"),
         );
     } else if mode & 0o077 != 0 {
         report.note(
-            CHECK,
+            check,
             format_args!("{shown} {whose}: others than its owner can look into it"),
         );
     } else {
-        report.good(CHECK, format_args!("{shown} {whose}"));
+        report.good(check, format_args!("{shown} {whose}"));
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cli::fault::with_causes;
 use crate::config::{Config, HsmKind};
 use crate::domain::key::HsmBackendName;
 use crate::ports::ledger_source::SourceFault;
+use crate::ports::material::counted;
 
 const CHECK: &str = "kek";
 const FROM_BACKUP: &str = "restore it from its backup: without it no key that it seals can be used";
@@ -40,7 +41,10 @@ pub(super) fn look_inside(
             Some(id) => *sealed.entry(id).or_default() += number,
             None => report.bad(
                 CHECK,
-                format_args!("{number} stored secrets are sealed in no form that is known"),
+                format_args!(
+                    "{} sealed in no form that is known",
+                    counted(number, "stored secret is", "stored secrets are")
+                ),
                 "use the release that sealed them, or restore the store from its backup",
             ),
         }
@@ -106,8 +110,9 @@ fn look(config: &Config, in_store: Option<&InStore>, report: &mut Report) {
         report.bad(
             CHECK,
             format_args!(
-                "{number} stored secrets are sealed under the key {id}{is_pinned}; it is in none of \
-                 {shown}, {shown}.next and {shown}.old ({held})"
+                "{} sealed under the key {id}{is_pinned}; it is in none of {shown}, {shown}.next and \
+                 {shown}.old ({held})",
+                counted(number, "stored secret is", "stored secrets are")
             ),
             FROM_BACKUP,
         );

@@ -1,12 +1,18 @@
 //! The addresses that the service listens on: free, its own, or another program's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs as engine;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use serde::Deserialize;
 
-use super::processes::{Listener, Process, listener};
+use super::processes::{self, Listener, Process, listener};
 use super::report::Report;
+use super::service::Service;
 use crate::adapters::remote::{Patience, Question, RemoteOptions, RemoteService, escaped};
 use crate::cli::fault::with_causes;
 use crate::config::Config;
@@ -21,12 +27,12 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const SERVICE: &str = "kms";
 
 /// Looks at both.
-pub(super) fn look(config: &Config, served_by: Option<&Process>, report: &mut Report) {
+pub(super) fn look(config: &Config, service: &Service, report: &mut Report) {
     let server = &config.server;
     let is_plain = config.tls.certificate.is_none();
-    address("server.listen", server.listen, is_plain, served_by, report);
+    address("server.listen", server.listen, is_plain, service, report);
     if let Some(operations) = server.ops_listen {
-        address("server.ops_listen", operations, true, served_by, report);
+        address("server.ops_listen", operations, true, service, report);
     }
 }
 
@@ -34,7 +40,7 @@ fn address(
     setting: &'static str,
     wanted: SocketAddr,
     is_plain: bool,
-    served_by: Option<&Process>,
+    service: &Service,
     report: &mut Report,
 ) {
     // Whether the host is this machine's, without taking a port that anybody listens on.
@@ -50,9 +56,24 @@ fn address(
         report.good(setting, "port 0: a free one is taken");
         return;
     }
-    match (listener(wanted), served_by) {
-        (None, None) => report.good(setting, format_args!("{wanted} is free")),
-        (None, Some(process)) => report.note(
+    match (listener(wanted), service) {
+        (None, Service::None) if !processes::may_listen_on(wanted.port()) => report.bad(
+            setting,
+            format_args!(
+                "{wanted} is free, and this user may not listen on ports as low as {}",
+                wanted.port()
+            ),
+            format_args!(
+                "set {setting} to a higher port, or give the service CAP_NET_BIND_SERVICE, and run \
+                 this with it"
+            ),
+        ),
+        (None, Service::None) => report.good(setting, format_args!("{wanted} is free")),
+        (None, Service::Unseen) => report.note(
+            setting,
+            format_args!("nobody listens on {wanted} in this container, where the service is not"),
+        ),
+        (None, Service::Runs(process) | Service::Answers(process)) => report.note(
             setting,
             format_args!(
                 "nobody listens on {wanted}: the service (process {}) starts or stops, or was \
@@ -60,14 +81,19 @@ fn address(
                 process.id
             ),
         ),
-        (Some(found), _) if found.process.as_ref() == served_by && served_by.is_some() => {
+        (Some(found), Service::Runs(process) | Service::Answers(process))
+            if found.process.as_ref() == Some(process) =>
+        {
             own(setting, wanted, is_plain, report);
         }
         // A unit in a namespace of its own hides what it has open, from its own user too.
-        (Some(found), Some(process))
+        (Some(found), Service::Runs(process))
             if found.process.is_none() && process.user() == Some(found.user) =>
         {
-            unseen(setting, wanted, is_plain, process, report);
+            unseen(setting, wanted, is_plain, report);
+        }
+        (Some(found), Service::Unseen) if found.process.is_none() => {
+            unseen(setting, wanted, is_plain, report);
         }
         (Some(found), _) => report.bad(
             setting,
@@ -87,13 +113,23 @@ fn in_words(found: &Listener) -> String {
     }
 }
 
-/// The service listens there. Where it speaks plain HTTP it is asked whether it lives.
+/// The service listens there, and is asked whether it lives.
 fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut Report) {
-    if !is_plain {
-        report.good(
+    let dead = |what: &str, report: &mut Report| {
+        report.bad(
             setting,
-            format_args!("the service listens on {address}, with TLS"),
+            format_args!("the service listens on {address}, and does not answer: {what}"),
+            "look at the service's log; restart it",
         );
+    };
+    if !is_plain {
+        match answers_tls(reachable(address)) {
+            Ok(()) => report.good(
+                setting,
+                format_args!("the service answers on {address}, with TLS"),
+            ),
+            Err(error) => dead(&error.to_string(), report),
+        }
         return;
     }
     match alive(reachable(address)) {
@@ -108,32 +144,23 @@ fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut 
                 env!("CARGO_PKG_VERSION")
             ),
         ),
-        Err(what) => report.bad(
-            setting,
-            format_args!("the service listens on {address}, and does not answer: {what}"),
-            "look at the service's log; restart it",
-        ),
+        Err(what) => dead(&what, report),
     }
 }
 
-/// A program of the service's user listens there, most likely the service.
-fn unseen(
-    setting: &'static str,
-    address: SocketAddr,
-    is_plain: bool,
-    service: &Process,
-    report: &mut Report,
-) {
-    match is_plain {
-        true => own(setting, address, is_plain, report),
-        false => report.note(
+/// A program that cannot be seen listens there, most likely the service.
+fn unseen(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut Report) {
+    if !is_plain && answers_tls(reachable(address)).is_ok() {
+        // A certificate alone does not tell that it is the service.
+        report.note(
             setting,
             format_args!(
-                "a program of the service's user listens on {address}: the service (process {}) as \
-                 it seems, whose open files cannot be seen from here",
-                service.id
+                "a program answers on {address}, with TLS: the service as it seems, whose open \
+                 files cannot be seen from here"
             ),
-        ),
+        );
+    } else {
+        own(setting, address, is_plain, report);
     }
 }
 
@@ -145,6 +172,45 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// Begins TLS, and waits for the first byte of an answer. Any will do, an alert too: that
+/// no certificate of a client is shown is no fault of the service's.
+///
+/// # Errors
+/// What kept it from being had within twice [`DEADLINE`].
+fn answers_tls(address: SocketAddr) -> io::Result<()> {
+    let config = ClientConfig::builder_with_provider(Arc::new(engine::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client =
+        ClientConnection::new(Arc::new(config), address.ip().into()).map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    while client.wants_write() {
+        client.write_tls(&mut stream)?;
+    }
+    match stream.read_exact(&mut [0]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(io::Error::new(
+            ErrorKind::TimedOut,
+            format!("nothing within {} s", DEADLINE.as_secs()),
+        )),
+        answered => answered,
+    }
+}
+
+/// The process that answers as the service does where operations are asked for, for a
+/// store that has no lock to tell it by.
+pub(super) fn answering(config: &Config) -> Option<Process> {
+    let operations = config
+        .server
+        .ops_listen
+        .filter(|wanted| wanted.port() != 0)?;
+    let process = listener(operations)?.process?;
+    (process.name() == SERVICE && alive(reachable(operations)).is_ok()).then_some(process)
 }
 
 /// The version of the service that answers there.

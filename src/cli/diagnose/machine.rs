@@ -5,13 +5,16 @@ use std::time::Instant;
 use rustix::process::{Resource, getrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::processes::Process;
+use super::processes::OpenFiles;
 use super::report::Report;
+use super::service::Service;
+use super::store::Newest;
+use crate::adapters::clock::SystemClock;
 use crate::config::Config;
-use crate::domain::time::{Period, Timestamp};
+use crate::domain::time::Period;
+use crate::ports::clock::Clock as _;
 
-/// How far the newest receipt may be ahead of this clock: it may have been made while
-/// this was looking.
+/// How far the newest receipt may be ahead of this clock, which may have been set since.
 const AHEAD: Period = Period::seconds(5);
 
 /// Connections that each of the two listeners takes at once, as the service has it.
@@ -23,19 +26,19 @@ const BESIDE_CONNECTIONS: u64 = 128;
 
 /// Holds the clock to the newest receipt. Whether the kernel knows of a synchronization
 /// is not asked.
-pub(super) fn clock(now: Timestamp, newest_receipt: Option<Timestamp>, report: &mut Report) {
+pub(super) fn clock(newest_receipt: Option<Newest>, report: &mut Report) {
     match newest_receipt {
-        Some(newest) if newest > now.plus(AHEAD) => report.bad(
+        Some(Newest { made, read }) if made > read.plus(AHEAD) => report.bad(
             "clock",
-            format_args!("it is {now} here, and the newest receipt is of {newest}"),
+            format_args!("it is {read} here, and the newest receipt is of {made}"),
             "set the clock right, and keep it by NTP: keys expire, and approvals and certificates \
              are judged, by this clock",
         ),
-        Some(newest) => report.good(
+        Some(Newest { made, read }) => report.good(
             "clock",
-            format_args!("it is {now} here, and the newest receipt is of {newest}"),
+            format_args!("it is {read} here, and the newest receipt is of {made}"),
         ),
-        None => report.good("clock", format_args!("it is {now} here")),
+        None => report.good("clock", format_args!("it is {} here", SystemClock.now())),
     }
 }
 
@@ -64,13 +67,25 @@ pub(super) fn entropy(report: &mut Report) {
 }
 
 /// Holds the limit of open files to the requests and the connections that there may be.
-pub(super) fn limits(config: &Config, served_by: Option<&Process>, report: &mut Report) {
-    let (limit, whose) = match served_by {
-        Some(process) => (
-            process.open_files_limit(),
-            format!("the service (process {})", process.id),
-        ),
-        None => (
+pub(super) fn limits(config: &Config, service: &Service, report: &mut Report) {
+    let unseen = "how many files the service may have open cannot be seen from here";
+    let (limit, whose) = match service {
+        Service::Runs(process) | Service::Answers(process) => {
+            let limit = match process.open_files_limit() {
+                OpenFiles::AtMost(limit) => Some(limit),
+                OpenFiles::Unlimited => None,
+                OpenFiles::Unseen => {
+                    report.note("open_files", unseen);
+                    return;
+                }
+            };
+            (limit, format!("the service (process {})", process.id))
+        }
+        Service::Unseen => {
+            report.note("open_files", unseen);
+            return;
+        }
+        Service::None => (
             getrlimit(Resource::Nofile).current,
             "a service that is started from here".to_owned(),
         ),
@@ -129,10 +144,14 @@ mod tests {
 
     #[test]
     fn a_clock_behind_the_newest_receipt_is_wrong() {
-        let at = |time: &str| -> Timestamp { time.parse().expect("a time") };
+        let at = |time: &str| time.parse().expect("a time");
         let is_well = |now: &str, newest: Option<&str>| {
             let mut report = Report::default();
-            clock(at(now), newest.map(at), &mut report);
+            let newest = newest.map(|made| Newest {
+                made: at(made),
+                read: at(now),
+            });
+            clock(newest, &mut report);
             report.is_well()
         };
         let now = "2026-06-01T00:00:00Z";

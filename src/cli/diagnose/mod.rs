@@ -11,6 +11,7 @@ mod machine;
 mod material;
 mod processes;
 mod report;
+mod service;
 mod store;
 mod token;
 
@@ -20,13 +21,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use self::processes::Process;
 use self::report::Report;
+use self::service::Service;
 use super::FAULTY_CONFIGURATION;
 use super::fault::Fault;
 use crate::adapters::clock::SystemClock;
-use crate::adapters::data_plane::sqlite::look::lock_file;
-use crate::config::{Config, Source, StoreUrl};
+use crate::config::{Config, Source};
 use crate::ports::clock::Clock as _;
 
 /// What `kms diagnose` is told.
@@ -73,25 +73,23 @@ pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCod
 }
 
 fn look(config: &Config, report: &mut Report) {
-    let now = SystemClock.now();
-    let served_by = match &config.store.url {
-        StoreUrl::Sqlite(path) => processes::holder(&lock_file(path)),
-        StoreUrl::Memory | StoreUrl::Postgres(_) => None,
-    };
-    report.good("service", running(served_by.as_ref()));
+    let at_first = Service::of(config);
+    at_first.tell(report);
     data_dir::look(config, report);
-    material::look(config, now, report);
-    let newest_receipt = store::look(config, served_by.is_some(), report);
+    material::look(config, SystemClock.now(), report);
+    let newest_receipt = store::look(config, report);
     token::look(config, report);
-    listeners::look(config, served_by.as_ref(), report);
-    machine::clock(now, newest_receipt, report);
-    machine::entropy(report);
-    machine::limits(config, served_by.as_ref(), report);
-}
-
-fn running(served_by: Option<&Process>) -> String {
-    match served_by {
-        Some(process) => format!("runs as process {}", process.id),
-        None => "does not run, as far as can be seen from here".to_owned(),
+    // An address or a token may have been waited for: whoever has started meanwhile
+    // listens by right.
+    let service = Service::of(config);
+    if service != at_first {
+        report.note(
+            "service",
+            format_args!("{} since this look began", service.in_words()),
+        );
     }
+    listeners::look(config, &service, report);
+    machine::clock(newest_receipt, report);
+    machine::entropy(report);
+    machine::limits(config, &service, report);
 }

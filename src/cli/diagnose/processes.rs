@@ -28,14 +28,10 @@ impl Process {
         line.split_whitespace().nth(1)?.parse().ok()
     }
 
-    /// How many files it may have open; `None` where that cannot be seen, and where
-    /// there is no limit.
-    pub(super) fn open_files_limit(&self) -> Option<u64> {
-        let limits = fs::read_to_string(format!("/proc/{}/limits", self.id)).ok()?;
-        let line = limits
-            .lines()
-            .find_map(|line| line.strip_prefix("Max open files"))?;
-        line.split_whitespace().next()?.parse().ok()
+    /// How many files it may have open.
+    pub(super) fn open_files_limit(&self) -> OpenFiles {
+        fs::read_to_string(format!("/proc/{}/limits", self.id))
+            .map_or(OpenFiles::Unseen, |limits| OpenFiles::parse(&limits))
     }
 
     /// Whether one of its descriptors leads to something of which this is true.
@@ -45,6 +41,51 @@ impl Process {
         };
         descriptors.flatten().any(|entry| is_it(&entry.path()))
     }
+}
+
+/// How many files a process may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenFiles {
+    AtMost(u64),
+    Unlimited,
+    /// This user is not told.
+    Unseen,
+}
+
+impl OpenFiles {
+    /// From the soft limit of `/proc/PID/limits`.
+    fn parse(limits: &str) -> Self {
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"));
+        match line.and_then(|line| line.split_whitespace().next()) {
+            Some("unlimited") => Self::Unlimited,
+            Some(limit) => limit.parse().map_or(Self::Unseen, Self::AtMost),
+            None => Self::Unseen,
+        }
+    }
+}
+
+/// The number of the capability `CAP_NET_BIND_SERVICE` (capabilities(7)).
+const NET_BIND_SERVICE: u32 = 10;
+
+/// Ports from this one on are anybody's where the kernel does not say (ip(7)).
+const FIRST_UNPRIVILEGED: u16 = 1_024;
+
+/// Whether this process may listen on this port, if it is free.
+pub(super) fn may_listen_on(port: u16) -> bool {
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first = first.ok().and_then(|text| text.trim().parse().ok());
+    port >= first.unwrap_or(FIRST_UNPRIVILEGED) || may_take_any_port()
+}
+
+fn may_take_any_port() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set & (1 << NET_BIND_SERVICE) != 0)
 }
 
 /// The process that holds the lock (flock(2)) of a file for itself alone.
@@ -262,6 +303,14 @@ mod tests {
     #[test]
     fn a_limit_is_the_soft_one() {
         let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let soft = soft.map_or(OpenFiles::Unlimited, OpenFiles::AtMost);
         assert_eq!(me().open_files_limit(), soft);
+        assert_eq!(
+            Process { id: u32::MAX }.open_files_limit(),
+            OpenFiles::Unseen
+        );
+        let line = "Max open files            unlimited            1048576              files";
+        assert_eq!(OpenFiles::parse(line), OpenFiles::Unlimited);
+        assert_eq!(OpenFiles::parse("Max open files "), OpenFiles::Unseen);
     }
 }

@@ -7,23 +7,35 @@ use serde::Deserialize;
 
 use super::kek;
 use super::report::Report;
-use crate::adapters::data_plane::sqlite::look::{StoreLook, judge_log};
+use crate::adapters::clock::SystemClock;
+use crate::adapters::data_plane::sqlite::look::{self, LogLook, StoreLook, User, judge_log};
 use crate::adapters::ledger::{LedgerSigner, Prover, checkpoint_file, present};
 use crate::app::{CHECKPOINT_FILE, LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 use crate::cli::fault::with_causes;
 use crate::config::{Config, StoreUrl};
 use crate::domain::ledger::Checkpoint;
 use crate::domain::time::Timestamp;
+use crate::ports::clock::Clock as _;
 use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_source::{LedgerSource as _, SourceFault};
+use crate::ports::material::counted;
 
 /// How often a store is looked at anew that somebody writes meanwhile.
 const MOST_TRIES: usize = 3;
 
 const RESTORE: &str = "restore the store from its backup (kms restore); nothing was changed now";
 
-/// Looks at the store, its ledger and the keys of both. The time of the newest receipt.
-pub(super) fn look(config: &Config, is_served: bool, report: &mut Report) -> Option<Timestamp> {
+/// The newest receipt of a ledger.
+#[derive(Clone, Copy)]
+pub(super) struct Newest {
+    /// When it was made.
+    pub(super) made: Timestamp,
+    /// What the clock showed right after it was read.
+    pub(super) read: Timestamp,
+}
+
+/// Looks at the store, its ledger and the keys of both. The newest receipt.
+pub(super) fn look(config: &Config, report: &mut Report) -> Option<Newest> {
     let database = match &config.store.url {
         StoreUrl::Sqlite(path) => path,
         StoreUrl::Memory | StoreUrl::Postgres(_) => {
@@ -32,23 +44,35 @@ pub(super) fn look(config: &Config, is_served: bool, report: &mut Report) -> Opt
             return None;
         }
     };
-    if !is_served && !log_is_sound(database, report) {
-        // Whoever opens it recovers its log.
-        return None;
-    }
-    if fs::metadata(database).map_or(0, |found| found.len()) == 0 {
-        without_store(config, database, report);
-        return None;
-    }
     for _ in 0..MOST_TRIES {
         let mut found = Report::default();
-        let looked = look_inside(config, database, is_served, &mut found);
-        match looked {
+        // Asked anew each time: a service may have started, or ended.
+        let is_open = look::user(database) != User::Nobody;
+        if !is_open {
+            match judge_log(database) {
+                Ok(LogLook::AtRest(torn)) => {
+                    torn.into_iter().for_each(|torn| found.note("store", torn));
+                }
+                Ok(LogLook::InUse) => continue,
+                Err(fault) => {
+                    // Whoever opens it recovers its log.
+                    report.bad("store", with_causes(&fault), RESTORE);
+                    return None;
+                }
+            }
+            if fs::metadata(database).map_or(0, |found| found.len()) == 0 {
+                without_store(config, database, report);
+                return None;
+            }
+        }
+        match look_inside(config, database, is_open, &mut found) {
             Ok(Looked::AtOneState(newest)) => {
                 report.take(found);
                 return newest;
             }
             Ok(Looked::AtSeveral) => {}
+            // Looked at as nobody's, while somebody opened it.
+            Err(_) if !is_open && look::user(database) != User::Nobody => {}
             Err(fault) => {
                 report.take(found);
                 report.bad(
@@ -66,24 +90,10 @@ pub(super) fn look(config: &Config, is_served: bool, report: &mut Report) -> Opt
     }
     report.note(
         "store",
-        "was written each time it was looked at, by a service that cannot be seen from here: run \
-         this in the service's own container, as its user",
+        "was written each time it was looked at, by a service that starts or ends, or that cannot \
+         be seen from here: run this again, in the service's own container and as its user",
     );
     None
-}
-
-fn log_is_sound(database: &Path, report: &mut Report) -> bool {
-    match judge_log(database) {
-        Ok(None) => true,
-        Ok(Some(torn)) => {
-            report.note("store", torn);
-            true
-        }
-        Err(fault) => {
-            report.bad("store", with_causes(&fault), RESTORE);
-            false
-        }
-    }
 }
 
 /// A store that the first start makes.
@@ -117,8 +127,8 @@ fn without_store(config: &Config, database: &Path, report: &mut Report) {
 
 /// What was looked at.
 enum Looked {
-    /// One state, with the time of its newest receipt.
-    AtOneState(Option<Timestamp>),
+    /// One state, with its newest receipt.
+    AtOneState(Option<Newest>),
     /// More than one: somebody wrote in between.
     AtSeveral,
 }
@@ -236,7 +246,7 @@ fn ledger(
     known: std::io::Result<Option<String>>,
     config: &Config,
     report: &mut Report,
-) -> Result<Option<Timestamp>, SourceFault> {
+) -> Result<Option<Newest>, SourceFault> {
     let head = match store.check_ledger(signer)? {
         Ok(head) => head.checkpoint,
         Err(fault) => {
@@ -247,8 +257,8 @@ fn ledger(
     report.good(
         "ledger",
         format_args!(
-            "{} receipts, the newest of which verify; kms ledger verify looks at all",
-            head.size
+            "{}, the newest of which verify; kms ledger verify looks at all",
+            counted(head.size, "receipt", "receipts")
         ),
     );
     let file = config.data_dir.join(CHECKPOINT_FILE);
@@ -298,8 +308,8 @@ fn does_not_contain(
     }
 }
 
-/// When the newest receipt was made.
-fn newest(store: &mut StoreLook, size: u64) -> Result<Option<Timestamp>, SourceFault> {
+/// The newest receipt.
+fn newest(store: &mut StoreLook, size: u64) -> Result<Option<Newest>, SourceFault> {
     #[derive(Deserialize)]
     struct Receipt {
         ts: Timestamp,
@@ -311,5 +321,7 @@ fn newest(store: &mut StoreLook, size: u64) -> Result<Option<Timestamp>, SourceF
     let leaf = leaves
         .first()
         .and_then(|leaf| serde_json::from_slice(leaf).ok());
-    Ok(leaf.map(|Receipt { ts }| ts))
+    // Now, and not when the look began: a service makes receipts meanwhile.
+    let read = SystemClock.now();
+    Ok(leaf.map(|Receipt { ts: made }| Newest { made, read }))
 }

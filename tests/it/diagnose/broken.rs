@@ -32,7 +32,13 @@ async fn whoever_else_may_reach_the_folder_and_its_files_is_named() {
     diagnose(folder.path(), &[]).well();
 
     set_mode(folder.path(), 0o777);
-    diagnose(folder.path(), &[]).only("data_dir", "everybody can replace the keys in it");
+    diagnose(folder.path(), &[]).only("data_dir", "everybody can replace what is in it");
+    set_mode(folder.path(), 0o770);
+    diagnose(folder.path(), &[]).only("data_dir", "all of group 0 can replace what is in it");
+    // Whoever is no owner has it by the group, as a volume of a cluster.
+    chown(folder.path(), Some(65_532), Some(0)).expect("this test runs as root");
+    diagnose(folder.path(), &[]).says("note", "data_dir", "all of group 0 can replace");
+    chown(folder.path(), Some(0), Some(0)).expect("given back");
     set_mode(folder.path(), 0o750);
     let found = diagnose(folder.path(), &[]);
     found.well();
@@ -294,4 +300,69 @@ fn a_faulty_configuration_is_all_that_is_looked_at() {
     assert_eq!(fails[0].0, "configuration");
     assert!(fails[0].1.contains("server.listn") && fails[0].1.contains("log.level"));
     assert_eq!(state(folder.path()).len(), 0);
+}
+
+#[test]
+fn a_store_elsewhere_needs_its_folder_and_a_low_port_the_right_to_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let elsewhere = folder.path().join("elsewhere");
+    let url = format!("sqlite:{}/kms.db", elsewhere.display());
+    let settings = [("KMS__STORE__URL", url.as_str())];
+    let ended = KmsProcess::run(folder.path(), &["serve"], &settings);
+    assert_ne!(
+        ended.code,
+        Some(0),
+        "a start makes no such folder: {ended:?}"
+    );
+    let data = tempfile::tempdir().expect("a folder");
+    diagnose(data.path(), &settings).only("store_folder", "No such file or directory");
+    fs::write(&elsewhere, "").expect("written");
+    diagnose(data.path(), &settings).among("store_folder", "is no folder");
+    fs::remove_file(&elsewhere).expect("removed");
+    fs::create_dir(&elsewhere).expect("made");
+    set_mode(&elsewhere, 0o777);
+    diagnose(data.path(), &settings).only("store_folder", "everybody can replace");
+    set_mode(&elsewhere, 0o700);
+    diagnose(data.path(), &settings).well();
+
+    // In a network of its own, where the kernel's usual first port holds and all are free.
+    let with_rights = |rights: &[&str]| {
+        let ended = Command::new("unshare")
+            .args(["--net", "setpriv"])
+            .args(rights)
+            .args([env!("CARGO_BIN_EXE_kms"), "diagnose", "--json"])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("KMS__DATA_DIR", data.path())
+            .env("KMS__SERVER__LISTEN", "0.0.0.0:443")
+            .env("KMS__SERVER__OPS_LISTEN", "0.0.0.0:1024")
+            .current_dir(data.path())
+            .output()
+            .expect("unshare runs");
+        Findings::of(Ended {
+            code: ended.status.code(),
+            stdout: String::from_utf8(ended.stdout).expect("UTF-8"),
+            stderr: String::from_utf8(ended.stderr).expect("UTF-8"),
+        })
+    };
+    with_rights(&["--no-new-privs"]).well();
+    let found = with_rights(&["--bounding-set=-net_bind_service"]);
+    found.only("server.listen", "may not listen on ports as low as 443");
+    found.says("ok", "server.ops_listen", "0.0.0.0:1024 is free");
+}
+
+#[test]
+fn a_service_whose_store_is_in_memory_is_known_by_its_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [("KMS__STORE__URL", "memory:")];
+    let kms = KmsProcess::start(folder.path(), &settings);
+    let ports = ports(&kms);
+    let mut settings = settings.to_vec();
+    settings.extend(pairs(&ports));
+    let found = diagnose(folder.path(), &settings);
+    found.well();
+    found.says("note", "service", "as it answers");
+    found.says("ok", "server.listen", "the service answers on");
+    kms.stop();
+    diagnose(folder.path(), &settings).says("ok", "service", "does not run");
 }

@@ -99,7 +99,8 @@ fn key_sets_in_files_and_at_addresses_are_read_within_a_deadline() {
     let there = FakeService::always(200, "", set);
     let found = with(&[("KMS__AUTH__JWKS", there.address())]);
     found.well();
-    found.says("ok", "jwks", "1 keys");
+    found.says("ok", "jwks", "1 key");
+    assert!(!found.ended.stdout.contains("1 keys"));
     let away = FakeService::always(500, "", "");
     with(&[("KMS__AUTH__JWKS", away.address())]).only("jwks", "answers 500");
     with(&[("KMS__AUTH__JWKS", "http://127.0.0.1:9/")]).only("jwks", "cannot be fetched");

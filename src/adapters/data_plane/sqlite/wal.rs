@@ -32,6 +32,10 @@ use self::format::{FRAME_HEADER_LEN, Frame, HEADER_LEN, Header, Order, Sum, is_p
 const USUAL_PAGE_SIZE: usize = 4_096;
 /// One copy of the index's header, of which there are two.
 const INDEX_HEADER_LEN: usize = 48;
+/// What a log begins with, in bytes.
+pub(super) const LOG_HEADER_LEN: usize = HEADER_LEN;
+/// What the index begins with: both copies of its header, in bytes.
+pub(super) const INDEX_HEADERS_LEN: usize = 2 * INDEX_HEADER_LEN;
 
 /// How a log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +117,11 @@ pub(super) fn log_of(database: &Path) -> PathBuf {
     beside(database, "-wal")
 }
 
+/// The index of a database's log.
+pub(super) fn index_of(database: &Path) -> PathBuf {
+    beside(database, "-shm")
+}
+
 /// Judges the log of a database that no process has open.
 pub(super) fn judge(database: &Path) -> Result<LogEnd, LogFault> {
     let Some(file) = open_if_there(&log_of(database))? else {
@@ -132,7 +141,7 @@ pub(super) fn judge(database: &Path) -> Result<LogEnd, LogFault> {
         // SQLite would remove the log and begin anew.
         return Err(LogFault::Damaged(Damage::NoDatabase));
     }
-    let committed = committed_by_index(&beside(database, "-shm"), header.salts)?;
+    let committed = committed_by_index(&index_of(database), header.salts)?;
     if committed > good {
         return Err(LogFault::Damaged(Damage::Short {
             there: good,
@@ -263,7 +272,7 @@ fn committed_by_index(index: &Path, salts: [u8; 8]) -> io::Result<u64> {
     let Some(mut file) = open_if_there(index)? else {
         return Ok(0);
     };
-    let mut copies = [0; 2 * INDEX_HEADER_LEN];
+    let mut copies = [0; INDEX_HEADERS_LEN];
     let length = read_up_to(&mut file, &mut copies)?;
     let (copies, _) = copies[..length].as_chunks::<INDEX_HEADER_LEN>();
     let committed = copies.iter().filter_map(|copy| {

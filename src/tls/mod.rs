@@ -7,11 +7,13 @@
 //! - [`TlsMaterial`] is what the operator lays out, in three units that are
 //!   renewed one by one.
 //! - [`Acceptor`] makes one handshake after another with what is in force then.
+//! - [`answers_tls`] asks, as a client, whether anybody speaks it.
 //! - [`Refusal`] is the closed list of reasons for which it does not.
 //!
 //! [`PeerIdentity`]: crate::domain::peer::PeerIdentity
 
 mod acceptor;
+mod answer;
 mod authorities;
 mod certificate;
 mod chain;
@@ -29,5 +31,6 @@ mod testing;
 mod verifier;
 
 pub use acceptor::{Acceptor, Admitted};
+pub use answer::answers_tls;
 pub use material::{TlsFiles, TlsMaterial};
 pub use refusal::Refusal;

@@ -1,12 +1,7 @@
 //! The addresses that the service listens on: free, its own, or another program's.
 
-use std::io::{self, ErrorKind, Read as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
-
-use rustls::crypto::aws_lc_rs as engine;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use serde::Deserialize;
 
@@ -16,6 +11,7 @@ use super::service::Service;
 use crate::adapters::remote::{Patience, Question, RemoteOptions, RemoteService, escaped};
 use crate::cli::fault::with_causes;
 use crate::config::Config;
+use crate::tls::answers_tls;
 
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -123,7 +119,7 @@ fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut 
         );
     };
     if !is_plain {
-        match answers_tls(reachable(address)) {
+        match answers_tls(reachable(address), DEADLINE) {
             Ok(()) => report.good(
                 setting,
                 format_args!("the service answers on {address}, with TLS"),
@@ -150,7 +146,7 @@ fn own(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut 
 
 /// A program that cannot be seen listens there, most likely the service.
 fn unseen(setting: &'static str, address: SocketAddr, is_plain: bool, report: &mut Report) {
-    if !is_plain && answers_tls(reachable(address)).is_ok() {
+    if !is_plain && answers_tls(reachable(address), DEADLINE).is_ok() {
         // A certificate alone does not tell that it is the service.
         report.note(
             setting,
@@ -172,34 +168,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// Begins TLS, and waits for the first byte of an answer. Any will do, an alert too: that
-/// no certificate of a client is shown is no fault of the service's.
-///
-/// # Errors
-/// What kept it from being had within twice [`DEADLINE`].
-fn answers_tls(address: SocketAddr) -> io::Result<()> {
-    let config = ClientConfig::builder_with_provider(Arc::new(engine::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    let mut client =
-        ClientConnection::new(Arc::new(config), address.ip().into()).map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
-    while client.wants_write() {
-        client.write_tls(&mut stream)?;
-    }
-    match stream.read_exact(&mut [0]) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(io::Error::new(
-            ErrorKind::TimedOut,
-            format!("nothing within {} s", DEADLINE.as_secs()),
-        )),
-        answered => answered,
-    }
 }
 
 /// The process that answers as the service does where operations are asked for, for a

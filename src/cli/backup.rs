@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,10 +19,10 @@ use crate::app::kek::KekFiles;
 use crate::app::{LEDGER_KEY_FILE, NEXT_LEDGER_KEY_FILE};
 use crate::config::{Config, StoreUrl};
 
-/// What is no file's name.
+/// Standard output, in the place of a file's name.
 const STANDARD_OUTPUT: &str = "-";
 
-/// The file in the data folder that a snapshot passes through on its way out.
+/// The file beside the store that a snapshot passes through on its way out.
 const PASSING: &str = "backup.passing";
 
 /// What `kms backup` is told.
@@ -56,19 +56,31 @@ pub(super) fn run(config_dir: Option<PathBuf>, arguments: &Arguments) -> ExitCod
 /// container without a shell. It is made beside the store, whole and checked, first.
 fn pour_out(config: &Config, database: &Path) -> Result<(), Fault> {
     owner::is_ours(database)?;
-    let passing = config.data_dir.join(PASSING);
+    if io::stdout().is_terminal() {
+        return Err(Fault::arguments(
+            "--out -: standard output is a terminal, and a backup is no text: lead it into a file \
+             or a pipe",
+        ));
+    }
+    let passing = database.with_file_name(PASSING);
+    let fault = |error: io::Error| Fault::failed(format_args!("{}: {error}", passing.display()));
     // What one that was killed has left behind.
     match fs::remove_file(&passing) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
         _ => {}
     }
     let summary = snapshot::take(database, &passing).map_err(|fault| Fault::caused(&fault))?;
-    let mut snapshot = fs::File::open(&passing)?;
+    let mut snapshot = fs::File::open(&passing).map_err(fault)?;
     // It is as secret as the store beside it, and gone with this process from here on.
-    fs::remove_file(&passing)?;
+    fs::remove_file(&passing).map_err(fault)?;
     let mut stdout = io::stdout().lock();
-    let size = io::copy(&mut snapshot, &mut stdout)?;
-    stdout.flush()?;
+    let size = io::copy(&mut snapshot, &mut stdout)
+        .and_then(|size| stdout.flush().map(|()| size))
+        .map_err(|error| {
+            Fault::failed(format_args!(
+                "standard output did not take the backup: {error}"
+            ))
+        })?;
     let told = "standard output";
     report(
         config,

@@ -68,3 +68,15 @@ fn the_progress_of_a_long_list_is_told_to_a_terminal_and_to_nobody_else() {
     let piped = Desk::new(service.address()).run(&["key", "list", "--json"]);
     assert_eq!(piped.ok().lines().count(), 4);
 }
+
+#[test]
+fn a_backup_is_not_shown_on_a_terminal() {
+    let desk = Desk::bare();
+    let folder = desk.put("data/kms.db", "");
+    let folder = folder.parent().expect("a folder").display().to_string();
+    let told = desk
+        .with("KMS__DATA_DIR", folder)
+        .run_on_terminal("backup --out -");
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.stdout.contains("is a terminal"), "{told:?}");
+}

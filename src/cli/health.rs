@@ -68,7 +68,7 @@ pub(super) fn run(config_dir: Option<PathBuf>, wanted: &Arguments) -> ExitCode {
 
 /// Where a listener can be reached from the same machine: one on every address listens
 /// on loopback too.
-fn reachable(listening: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
     let address = match listening.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -1,6 +1,6 @@
 //! The addresses that the service listens on: free, its own, or another program's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use super::report::Report;
 use super::service::Service;
 use crate::adapters::remote::{Patience, Question, RemoteOptions, RemoteService, escaped};
 use crate::cli::fault::with_causes;
+use crate::cli::health::reachable;
 use crate::config::Config;
 use crate::tls::answers_tls;
 
@@ -158,16 +159,6 @@ fn unseen(setting: &'static str, address: SocketAddr, is_plain: bool, report: &m
     } else {
         own(setting, address, is_plain, report);
     }
-}
-
-/// Where an address that takes all is reached.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// The process that answers as the service does where operations are asked for, for a

@@ -2,9 +2,8 @@
 //! written, and no lock is taken that a service needs to start or to serve.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,13 +104,10 @@ pub fn user(database: &Path) -> User {
     }
 }
 
-/// A file's length, time and number; nothing where it is not there.
-type FileState = Option<(u64, i64, i64, u64)>;
-
 /// What shows that a store or its log was written.
 #[derive(PartialEq, Eq)]
 struct LogState {
-    files: [FileState; 2],
+    files: [wal::FileState; 2],
     /// The header of the log, and both copies of that of its index, which is written
     /// through memory: no time shows that.
     headers: [Vec<u8>; 2],
@@ -121,25 +117,12 @@ impl LogState {
     fn of(database: &Path) -> io::Result<Self> {
         let (log, index) = (wal::log_of(database), wal::index_of(database));
         Ok(Self {
-            files: [file_state(database)?, file_state(&log)?],
+            files: wal::file_states(database)?,
             headers: [
                 beginning(&log, wal::LOG_HEADER_LEN)?,
                 beginning(&index, wal::INDEX_HEADERS_LEN)?,
             ],
         })
-    }
-}
-
-fn file_state(path: &Path) -> io::Result<FileState> {
-    match fs::metadata(path) {
-        Ok(file) => Ok(Some((
-            file.len(),
-            file.mtime(),
-            file.mtime_nsec(),
-            file.ino(),
-        ))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -235,6 +218,7 @@ impl StoreLook {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;

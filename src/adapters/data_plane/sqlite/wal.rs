@@ -21,9 +21,10 @@ mod format;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, SeekFrom};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use self::format::{FRAME_HEADER_LEN, Frame, HEADER_LEN, Header, Order, Sum, is_page_size};
@@ -120,6 +121,24 @@ pub(super) fn log_of(database: &Path) -> PathBuf {
 /// The index of a database's log.
 pub(super) fn index_of(database: &Path) -> PathBuf {
     beside(database, "-shm")
+}
+
+/// A file's length, time and number; nothing where it is not there.
+pub(super) type FileState = Option<(u64, i64, i64, u64)>;
+
+/// What shows from outside that a database or its log was written.
+pub(super) fn file_states(database: &Path) -> io::Result<[FileState; 2]> {
+    let state = |path: &Path| match fs::metadata(path) {
+        Ok(file) => Ok(Some((
+            file.len(),
+            file.mtime(),
+            file.mtime_nsec(),
+            file.ino(),
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    Ok([state(database)?, state(&log_of(database))?])
 }
 
 /// Judges the log of a database that no process has open.

@@ -2,16 +2,16 @@
 //! it is written, so that evidence stays as it is.
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::adapters::data_plane::sqlite::wal::{FileState, file_states};
 use crate::ports::ledger_source::SourceFault;
 
 /// How long a running service's lock may be waited for.
@@ -26,12 +26,8 @@ pub(super) struct Opened {
     pub(super) connection: Connection,
     path: PathBuf,
     /// What its files looked like, where nothing keeps others from writing them.
-    looks: Option<[Looks; 2]>,
+    looks: Option<[FileState; 2]>,
 }
-
-/// What shows that a file was written: its length, time and number; nothing where
-/// it is not there.
-type Looks = Option<(u64, i64, i64, u64)>;
 
 impl Opened {
     /// The database in this file. A service may be running on it.
@@ -49,7 +45,7 @@ impl Opened {
         };
         let looks = match is_served {
             true => None,
-            false => Some(looks(path).map_err(|error| fault(error.into()))?),
+            false => Some(file_states(path).map_err(|error| fault(error.into()))?),
         };
         // The system's words for a missing file are better than SQLite's.
         File::open(path).map_err(|error| fault(error.into()))?;
@@ -72,7 +68,7 @@ impl Opened {
     pub(super) fn settle(&self) -> Result<(), SourceFault> {
         let is_same = match self.looks {
             None => true,
-            Some(before) => looks(&self.path).is_ok_and(|now| now == before),
+            Some(before) => file_states(&self.path).is_ok_and(|now| now == before),
         };
         if is_same {
             return Ok(());
@@ -100,20 +96,6 @@ fn is_served(path: &Path) -> io::Result<bool> {
             Err(TryLockError::Error(error)) => Err(error),
         },
     }
-}
-
-fn looks(path: &Path) -> io::Result<[Looks; 2]> {
-    let look = |path: &Path| match fs::metadata(path) {
-        Ok(file) => Ok(Some((
-            file.len(),
-            file.mtime(),
-            file.mtime_nsec(),
-            file.ino(),
-        ))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    Ok([look(path)?, look(&beside(path, "-wal"))?])
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

@@ -8,14 +8,27 @@
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-/// A cache of at most so many values, which are cheap to clone.
+/// A cache of at most so many values, or of so much of them, which are cheap to clone.
 pub struct CoherentCache<K, V> {
-    entries: Cache<K, V>,
+    entries: Cache<K, V, Weight<V>>,
     /// Counts the invalidations. Locked while an entry goes in or out, never
     /// while one is only read.
     epoch: Mutex<u64>,
+}
+
+/// What an entry counts towards the capacity.
+type WeightOf<V> = fn(&V) -> u64;
+
+#[derive(Clone)]
+struct Weight<V>(WeightOf<V>);
+
+impl<K, V> Weighter<K, V> for Weight<V> {
+    fn weight(&self, _key: &K, value: &V) -> u64 {
+        (self.0)(value)
+    }
 }
 
 /// The right to insert what is read from now on.
@@ -25,8 +38,14 @@ pub struct FillTicket(u64);
 impl<K: Hash + Eq, V: Clone> CoherentCache<K, V> {
     /// An empty cache for at most `capacity` values.
     pub fn new(capacity: usize) -> Self {
+        Self::weighing(capacity, capacity as u64, |_| 1)
+    }
+
+    /// An empty cache for values that together weigh at most `capacity`, which is about
+    /// so many.
+    pub fn weighing(about: usize, capacity: u64, weight: WeightOf<V>) -> Self {
         Self {
-            entries: Cache::new(capacity),
+            entries: Cache::with_weighter(about, capacity, Weight(weight)),
             epoch: Mutex::new(0),
         }
     }
@@ -84,5 +103,18 @@ mod tests {
         }
         let kept = (0..1_000).filter(|key| cache.get(key).is_some()).count();
         assert!(kept <= 10, "{kept}");
+    }
+
+    #[test]
+    fn heavy_values_leave_room_for_fewer() {
+        let kept = |weight: u64| {
+            let cache = CoherentCache::weighing(1_000, 1_000, |weight: &u64| *weight);
+            for key in 0..1_000 {
+                cache.fill(cache.begin_fill(), key, weight);
+            }
+            (0..1_000).filter(|key| cache.get(key).is_some()).count()
+        };
+        assert!(kept(1) > 900, "{}", kept(1));
+        assert!((1..=100).contains(&kept(10)), "{}", kept(10));
     }
 }

@@ -81,6 +81,11 @@ async fn a_backup_that_was_changed_or_cut_off_is_not_restored() {
             "is damaged",
         ),
         (
+            "INSERT INTO receipts_by_time SELECT scope, ts + 1, seq, operation FROM receipts \
+             WHERE seq = 7",
+            "receipt 7 is not listed",
+        ),
+        (
             "PRAGMA application_id = 7",
             "is not a database of this service",
         ),

@@ -57,6 +57,14 @@ enum Parsed {
 }
 
 impl PublicKey {
+    /// What it takes of the memory together with its text, about, in bytes.
+    fn bytes(&self) -> u64 {
+        match &self.0 {
+            Parsed::Rsa { .. } => 6 << 10,
+            Parsed::Ed25519(_) => 1_024,
+        }
+    }
+
     /// Parses a key of this type: the canonical SPKI PEM of an RSA key with a
     /// modulus of exactly 2048 bits and exponent 65537 (RFC 3279 §2.3.1), or of an
     /// Ed25519 key (RFC 8410 §4).
@@ -162,9 +170,14 @@ fn require_canonical(
 pub struct PublicKeys(CoherentCache<String, Arc<PublicKey>>);
 
 impl PublicKeys {
-    /// Keeps at most `capacity` keys, of about 5 KiB each.
-    pub fn new(capacity: usize) -> Self {
-        Self(CoherentCache::new(capacity))
+    /// Keeps keys that together take about so many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let weight = |key: &Arc<PublicKey>| key.bytes();
+        Self(CoherentCache::weighing(
+            bytes / (4 << 10),
+            bytes as u64,
+            weight,
+        ))
     }
 
     /// The public key of a record, parsed.

@@ -238,7 +238,10 @@ impl Audit<'_> {
         .expect("a store");
         let mut counted = store
             .prepare(
-                "SELECT key_id, date(day * 86400, 'unixepoch'), used, encryptions FROM key_usage",
+                "SELECT key_id, date(day * 86400, 'unixepoch'), used, encryptions FROM (\
+                     SELECT * FROM key_usage WHERE key_id NOT IN (SELECT key_id FROM key_use_log) \
+                     UNION ALL SELECT key_id, day, used, encryptions, last_used_at FROM key_use_log \
+                     WHERE number IN (SELECT max(number) FROM key_use_log GROUP BY key_id))",
             )
             .expect("a table of counts");
         let rows = counted.query_map([], |row| {

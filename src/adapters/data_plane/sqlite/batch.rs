@@ -8,12 +8,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
+use super::deferred::log_use;
+use super::deferred::memtable::Entry;
+use super::deferred::recent_uses::RecentUses;
 use super::fault::StoreFault;
+use super::known::Known;
 use super::ledger::appender::{ReceiptAppender, in_statements};
 use super::ledger::rows;
-use super::rows::{counted, stored};
+use super::rows::{counted, read_usage};
 use super::{anchors, grants};
 use crate::adapters::data_plane::spent_grants::forgettable_before;
 use crate::domain::algorithm::KeyType;
@@ -22,7 +26,6 @@ use crate::domain::key::KeyState;
 use crate::domain::ledger::{CompleteTile, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
-use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::{Change, Conflict, Transaction};
 use crate::ports::ledger::EvidenceLedger;
@@ -54,9 +57,15 @@ pub(super) struct Effects {
     /// The keys that were inserted or changed.
     pub(super) keys: Vec<KeyChange>,
     /// The receipts that were appended.
-    pub(super) receipts: u64,
+    pub(super) receipts: Vec<Entry>,
     /// The ledger with them; `None` where there were none.
     pub(super) head: Option<LedgerHead>,
+    /// The counts of the keys that were used.
+    pub(super) uses: HashMap<KeyId, UsageCount>,
+    /// The numbers of scopes that were looked up.
+    pub(super) scopes: HashMap<Scope, i64>,
+    /// The versions of keys that were looked up or changed.
+    pub(super) versions: HashMap<KeyId, u64>,
 }
 
 /// One key that was inserted or changed.
@@ -79,15 +88,16 @@ pub(super) struct KeyChange {
 pub(super) struct Batch<'a> {
     connection: &'a Connection,
     signer: &'a dyn EvidenceLedger,
+    known: &'a Known,
+    recent_uses: &'a RecentUses,
     /// The tree with this batch's receipts.
     tree: Tree,
-    size_before: u64,
     receipts: ReceiptAppender<'a>,
     complete_tiles: Vec<CompleteTile>,
     /// The versions of keys that were asked for, changes of this batch included.
-    versions: HashMap<KeyId, Option<u64>>,
-    /// The uses of this batch, one row a key instead of one a use.
-    usage: HashMap<KeyId, UsageCount>,
+    versions: HashMap<KeyId, u64>,
+    /// The counts of the keys that this batch uses, with its uses.
+    uses: HashMap<KeyId, UsageCount>,
     keys: Vec<KeyChange>,
 }
 
@@ -96,17 +106,20 @@ impl<'a> Batch<'a> {
     pub(super) fn new(
         connection: &'a Connection,
         signer: &'a dyn EvidenceLedger,
+        known: &'a Known,
+        recent_uses: &'a RecentUses,
         tree: Tree,
     ) -> Self {
         Self {
             connection,
             signer,
-            size_before: tree.size(),
+            known,
+            recent_uses,
             tree,
-            receipts: ReceiptAppender::new(connection),
+            receipts: ReceiptAppender::new(connection, known),
             complete_tiles: Vec::new(),
             versions: HashMap::new(),
-            usage: HashMap::new(),
+            uses: HashMap::new(),
             keys: Vec::new(),
         }
     }
@@ -140,7 +153,7 @@ impl<'a> Batch<'a> {
         appended.map_err(|error| self.refusal(error))?;
         for (transaction, receipt) in transactions.iter().zip(&receipts) {
             let leaf = TreeHash::of_leaf(&receipt.leaf);
-            self.take_over(transaction, Vec::new(), vec![leaf]);
+            self.take_over(transaction, Vec::new(), vec![leaf])?;
         }
         Ok(())
     }
@@ -158,14 +171,13 @@ impl<'a> Batch<'a> {
                 if guarded {
                     self.run("RELEASE one_transaction")?;
                 }
-                self.take_over(transaction, changes, leaves);
-                Ok(())
+                self.take_over(transaction, changes, leaves)
             }
             Err(Refusal::Malformed(error)) if self.connection.is_autocommit() => {
                 Err(self.refusal(error))
             }
             Err(refusal) => {
-                self.receipts.forget();
+                self.receipts.forget(self.tree.size());
                 if guarded && !matches!(refusal, Refusal::Failed(_)) {
                     self.run("ROLLBACK TO one_transaction")
                         .and_then(|()| self.run("RELEASE one_transaction"))
@@ -179,38 +191,21 @@ impl<'a> Batch<'a> {
     /// Writes down the uses, and the tree with a checkpoint over it, which is kept
     /// for good where that is wanted; after this the batch can be committed.
     pub(super) fn finish(self, keep_checkpoint: bool) -> rusqlite::Result<Effects> {
-        // The same rule as `UsageCount::plus`, for many uses at once.
-        let mut upsert = self.connection.prepare_cached(
-            "INSERT INTO key_usage (key_id, day, used, encryptions, last_used_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5) \
-             ON CONFLICT (key_id) DO UPDATE SET \
-             used = CASE WHEN excluded.day > day THEN excluded.used \
-                         WHEN excluded.day = day THEN used + excluded.used \
-                         ELSE used END, \
-             day = max(day, excluded.day), \
-             encryptions = encryptions + excluded.encryptions, \
-             last_used_at = max(coalesce(last_used_at, excluded.last_used_at), \
-                                excluded.last_used_at)",
-        )?;
-        for (key_id, count) in &self.usage {
-            upsert.execute(params![
-                key_id.as_bytes(),
-                count.day,
-                stored(count.used)?,
-                stored(count.encryptions)?,
-                count.last_used_at.map(Timestamp::microseconds)
-            ])?;
+        for (key_id, count) in &self.uses {
+            log_use(self.connection, *key_id, count)?;
         }
-        drop(upsert);
-        let receipts = self.tree.size() - self.size_before;
-        let head = match receipts {
-            0 => None,
-            _ => Some(self.write_tree(keep_checkpoint)?),
+        let head = match self.receipts.is_empty() {
+            true => None,
+            false => Some(self.write_tree(keep_checkpoint)?),
         };
+        let (receipts, scopes) = self.receipts.finish();
         Ok(Effects {
             keys: self.keys,
             receipts,
             head,
+            uses: self.uses,
+            scopes,
+            versions: self.versions,
         })
     }
 
@@ -273,34 +268,45 @@ impl<'a> Batch<'a> {
         transaction: &Transaction,
         changes: Vec<KeyChange>,
         leaves: Vec<TreeHash>,
-    ) {
+    ) -> Result<(), Refusal> {
         for change in &changes {
-            self.versions.insert(change.key_id, Some(change.version));
+            self.versions.insert(change.key_id, change.version);
         }
         if let Some(key_use) = &transaction.key_use {
-            let nothing_yet = UsageCount {
-                day: i64::MIN,
-                ..UsageCount::default()
-            };
-            let count = self.usage.entry(key_use.key_id).or_insert(nothing_yet);
-            *count = count.plus(key_use.reservation.mark());
+            let count = self.kept_count(key_use.key_id);
+            let count = count.map_err(|error| Refusal::Failed(error.into()))?;
+            let mark = key_use.reservation.mark();
+            self.uses.insert(key_use.key_id, count.plus(mark));
         }
         for leaf in leaves {
             self.tree.push(leaf, &mut self.complete_tiles);
         }
         self.keys.extend(changes);
+        Ok(())
+    }
+
+    /// The count of a key with the uses of this batch so far.
+    fn kept_count(&self, key_id: KeyId) -> rusqlite::Result<UsageCount> {
+        let found = self.uses.get(&key_id).copied();
+        match found.or_else(|| self.recent_uses.get(key_id)) {
+            Some(count) => Ok(count),
+            None => read_usage(self.connection, key_id),
+        }
     }
 
     fn version(&mut self, key_id: KeyId) -> rusqlite::Result<Option<u64>> {
-        if let Some(version) = self.versions.get(&key_id) {
-            return Ok(*version);
+        let found = self.versions.get(&key_id).copied();
+        if let Some(version) = found.or_else(|| self.known.version(key_id)) {
+            return Ok(Some(version));
         }
         let version = self
             .connection
             .prepare_cached("SELECT version FROM keys WHERE key_id = ?1")?
             .query_row([key_id.as_bytes()], |row| counted(row, 0))
             .optional()?;
-        self.versions.insert(key_id, version);
+        if let Some(version) = version {
+            self.versions.insert(key_id, version);
+        }
         Ok(version)
     }
 

@@ -7,11 +7,13 @@
 mod anchors;
 pub mod archive;
 mod batch;
+mod deferred;
 mod fault;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod grants;
 pub mod handles;
+mod known;
 mod ledger;
 pub mod look;
 mod open;
@@ -40,6 +42,8 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 
 use self::batch::KeyChange;
+use self::deferred::memtable::Memtable;
+use self::deferred::recent_uses::RecentUses;
 use self::ledger::archives::Archives;
 use self::ledger::{pages, reads as reads_of_ledger};
 use self::queue::{CommitJob, Job, JobQueue};
@@ -78,13 +82,16 @@ pub struct SqliteOptions {
     pub commit_deadline: Duration,
     /// How long a caller waits for what is read from the disk.
     pub read_deadline: Duration,
-    /// Keys that are kept in memory.
+    /// Keys that are kept in memory, of about a kibibyte each.
     pub cached_keys: usize,
     /// Usage counters that are kept in memory while nobody uses their key.
     pub idle_usage_counters: usize,
     /// Told of each commit, on the writer's thread before its callers are
     /// answered: it has to be quick and must not panic.
     pub on_commit: Option<OnCommit>,
+    /// The fewest receipts that are moved together to where they are listed. In a large
+    /// ledger they are more.
+    pub generation: u64,
     /// What waits for a core meanwhile. While something does, commits that can be one
     /// write become one.
     pub backlog: Backlog,
@@ -111,9 +118,10 @@ impl Default for SqliteOptions {
             busy_timeout: Duration::from_secs(2),
             commit_deadline: Duration::from_secs(5),
             read_deadline: Duration::from_secs(5),
-            cached_keys: 10_000,
+            cached_keys: 100_000,
             idle_usage_counters: 100_000,
             on_commit: None,
+            generation: 1_024,
             backlog: Backlog::default(),
         }
     }
@@ -136,6 +144,8 @@ struct InMemory {
     usage_counters: UsageCounters,
     key_counts: Mutex<KeyCounts>,
     ledger_head: ArcSwap<LedgerHead>,
+    memtable: Memtable,
+    recent_uses: RecentUses,
     probes: AtomicU64,
 }
 
@@ -154,6 +164,8 @@ impl SqliteDataPlane {
             usage_counters: UsageCounters::new(options.idle_usage_counters),
             key_counts: Mutex::new(KeyCounts::default()),
             ledger_head: ArcSwap::from_pointee(LedgerHead::unknown()),
+            memtable: Memtable::default(),
+            recent_uses: RecentUses::default(),
             probes: AtomicU64::new(0),
         });
         let writer = Writer::new(
@@ -163,6 +175,7 @@ impl SqliteDataPlane {
             Arc::clone(&in_memory),
             options.on_commit,
             options.backlog,
+            options.generation,
             lock,
         )
         .map_err(open::sqlite_failed(path))?;
@@ -237,8 +250,10 @@ impl DataPlane for SqliteDataPlane {
 
     async fn usage_count(&self, key_id: KeyId) -> Result<UsageCount, Unavailable> {
         // Without the writer, who may be busy with a disk that hangs.
-        match self.in_memory.usage_counters.get(key_id) {
-            Some(counter) => Ok(counter.count()),
+        let live = self.in_memory.usage_counters.get(key_id);
+        let live = live.map(|counter| counter.count());
+        match live.or_else(|| self.in_memory.recent_uses.get(key_id)) {
+            Some(count) => Ok(count),
             None => Ok(self
                 .reads
                 .read(move |connection| rows::read_usage(connection, key_id))
@@ -367,10 +382,10 @@ impl LedgerStore for SqliteDataPlane {
     }
 
     async fn list_receipts(&self, query: ReceiptQuery) -> Result<ReceiptPage, Unavailable> {
-        let archives = Arc::clone(&self.archives);
+        let (archives, in_memory) = (Arc::clone(&self.archives), Arc::clone(&self.in_memory));
         let page = self
             .reads
-            .read(move |store| pages::list_receipts(store, &archives, &query))
+            .read(move |store| pages::list_receipts(store, &in_memory.memtable, &archives, &query))
             .await?;
         Ok(page)
     }

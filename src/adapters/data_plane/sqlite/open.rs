@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_spent_grants.sql"),
     include_str!("migrations/0003_ledger_tree.sql"),
     include_str!("migrations/0004_keys_over_time.sql"),
+    include_str!("migrations/0005_deferred_lists.sql"),
 ];
 
 /// Statements that a connection keeps prepared: more than there are in this room.

@@ -144,22 +144,25 @@ pub(super) fn read_key(row: &Row<'_>) -> rusqlite::Result<StoredKey> {
     })
 }
 
-/// What was kept of a key's uses.
+/// What was kept of a key's uses, unless there are newer ones in memory.
 pub(super) fn read_usage(connection: &Connection, key_id: KeyId) -> rusqlite::Result<UsageCount> {
     connection
         .prepare_cached(
             "SELECT day, used, encryptions, last_used_at FROM key_usage WHERE key_id = ?1",
         )?
-        .query_row([key_id.as_bytes()], |row| {
-            Ok(UsageCount {
-                day: row.get(0)?,
-                used: counted(row, 1)?,
-                encryptions: counted(row, 2)?,
-                last_used_at: maybe_instant(row, 3)?,
-            })
-        })
+        .query_row([key_id.as_bytes()], read_count)
         .optional()
         .map(Option::unwrap_or_default)
+}
+
+/// The count in a row of `day, used, encryptions, last_used_at`.
+pub(super) fn read_count(row: &Row<'_>) -> rusqlite::Result<UsageCount> {
+    Ok(UsageCount {
+        day: row.get(0)?,
+        used: counted(row, 1)?,
+        encryptions: counted(row, 2)?,
+        last_used_at: maybe_instant(row, 3)?,
+    })
 }
 
 /// Counts the keys by type and state.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 use super::archive::file;
+use super::deferred::first_unlisted;
 use super::ledger::rows;
 use super::open::{self, OpenError};
 use super::rows::{counted, read_ledger_size};
@@ -106,7 +107,7 @@ pub enum SnapshotFault {
 pub enum Thoroughness {
     /// What a copy could have lost: every page is there and in order.
     Pages,
-    /// That the indexes fit the tables, too.
+    /// That the indexes and lists fit the tables, too.
     Indexes,
 }
 
@@ -229,7 +230,11 @@ fn require_sound(
         Thoroughness::Indexes => "PRAGMA integrity_check(1)",
     };
     let what = match store.query_row(check, [], |row| row.get::<_, String>(0)) {
-        Ok(what) if what == "ok" => return Ok(()),
+        Ok(what) if what == "ok" => match unlisted(store, how) {
+            Ok(None) => return Ok(()),
+            Ok(Some(leaf_index)) => format!("receipt {leaf_index} is not listed as it is"),
+            Err(error) => error.to_string(),
+        },
         Ok(what) => what,
         Err(error) => error.to_string(),
     };
@@ -237,6 +242,15 @@ fn require_sound(
         path: database.to_owned(),
         what,
     })
+}
+
+/// The first receipt that the lists do not fit.
+fn unlisted(store: &Connection, how: Thoroughness) -> rusqlite::Result<Option<u64>> {
+    // An earlier schema has indexes for that.
+    match how == Thoroughness::Indexes && store.table_exists(None, "receipts_by_time")? {
+        true => first_unlisted(store),
+        false => Ok(None),
+    }
 }
 
 fn read_summary(store: &Connection) -> rusqlite::Result<StoreSummary> {

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::batch::{Batch, Effects};
+use super::deferred::{Deferred, read_recent};
 use super::fault::StoreFault;
+use super::known::Known;
 use super::open;
 use super::queue::{CommitJob, Job};
 use super::rows::{read_key_counts, read_usage};
@@ -64,6 +66,8 @@ pub(super) struct Writer {
     backlog: Backlog,
     /// Signs; `None` until the ledger has begun.
     signer: Option<Arc<dyn EvidenceLedger>>,
+    known: Known,
+    deferred: Deferred,
     /// When a checkpoint is to be kept for good again.
     checkpoint_due: Instant,
     /// A failed commit may have reached the disk: what is in memory is read anew.
@@ -87,6 +91,7 @@ impl Writer {
         in_memory: Arc<InMemory>,
         on_commit: Option<OnCommit>,
         backlog: Backlog,
+        generation: u64,
         lock: File,
     ) -> rusqlite::Result<Self> {
         let mut writer = Self {
@@ -97,6 +102,8 @@ impl Writer {
             on_commit,
             backlog,
             signer: None,
+            known: Known::default(),
+            deferred: Deferred::new(generation),
             checkpoint_due: Instant::now(),
             in_doubt: false,
             // The last process may have died between an erasure and its checkpoint.
@@ -106,6 +113,7 @@ impl Writer {
             _lock: lock,
         };
         writer.read_key_counts()?;
+        writer.read_recent()?;
         // The log may hold a commit that failed to become durable before the last
         // process died, and that is good to read all the same. Nothing is built on
         // it before the database has it: a later success of the disk would not
@@ -123,8 +131,12 @@ impl Writer {
                 match job {
                     Job::Commit(job) => commits.push(job),
                     Job::StartCounter(key_id, answer) => {
-                        let counter = read_usage(&self.connection, key_id)
-                            .map(|kept| self.in_memory.usage_counters.start(key_id, kept));
+                        let kept = match self.in_memory.recent_uses.get(key_id) {
+                            Some(kept) => Ok(kept),
+                            None => read_usage(&self.connection, key_id),
+                        };
+                        let counters = &self.in_memory.usage_counters;
+                        let counter = kept.map(|kept| counters.start(key_id, kept));
                         // Whoever no longer waits needs no answer, here and below.
                         let _ = answer.send(counter.map_err(unavailable));
                     }
@@ -206,7 +218,7 @@ impl Writer {
         let stats = CommitStats {
             duration: started.elapsed(),
             transactions: kept.len(),
-            receipts: effects.receipts,
+            receipts: effects.receipts.len() as u64,
         };
         let has_erased = effects.keys.iter().any(|change| change.erases);
         self.publish(effects);
@@ -269,11 +281,14 @@ impl Writer {
             self.settle_doubt(&*signer)?;
         }
         let tree = self.in_memory.ledger_head.load().tree.clone();
-        let mut batch = Batch::new(&self.connection, &*signer, tree);
+        let recent_uses = &self.in_memory.recent_uses;
+        let mut batch = Batch::new(&self.connection, &*signer, &self.known, recent_uses, tree);
         applying::apply(&mut batch, jobs, kept, refused)?;
         let now = Instant::now();
         let keep_checkpoint = now >= self.checkpoint_due;
         let effects = batch.finish(keep_checkpoint)?;
+        let receipts = effects.receipts.len() as u64;
+        self.deferred.step(&self.connection, receipts)?;
         if keep_checkpoint && effects.head.is_some() {
             self.checkpoint_due = now + CHECKPOINT_EVERY;
         }
@@ -286,12 +301,23 @@ impl Writer {
         Ok(effects)
     }
 
-    fn publish(&self, effects: Effects) {
+    fn publish(&mut self, effects: Effects) {
         self.invalidate(&effects);
-        self.in_memory.count_keys(&effects.keys);
+        let in_memory = &self.in_memory;
+        in_memory.count_keys(&effects.keys);
+        self.known.remember(effects.scopes, effects.versions);
+        in_memory.recent_uses.append(effects.uses);
         if let Some(head) = effects.head {
-            self.in_memory.ledger_head.store(Arc::new(head));
+            in_memory
+                .memtable
+                .append(effects.receipts, head.tree.size());
+            in_memory.ledger_head.store(Arc::new(head));
         }
+        self.deferred.committed(
+            &self.connection,
+            &in_memory.memtable,
+            &in_memory.recent_uses,
+        );
     }
 
     fn invalidate(&self, effects: &Effects) {
@@ -355,6 +381,15 @@ impl Writer {
             .query_row([name], |row| row.get(0))
     }
 
+    /// Reads what is not in its place yet.
+    fn read_recent(&mut self) -> rusqlite::Result<()> {
+        let recent = read_recent(&self.connection)?;
+        self.deferred.forget();
+        self.in_memory.recent_uses.reset(recent.uses);
+        self.in_memory.memtable.reset(recent.receipts, recent.end);
+        Ok(())
+    }
+
     fn read_key_counts(&self) -> rusqlite::Result<()> {
         *self.in_memory.lock_key_counts() = read_key_counts(&self.connection)?;
         Ok(())
@@ -362,6 +397,7 @@ impl Writer {
 
     /// Leaves no transaction open, whatever it takes; the next batch tries anew.
     fn roll_back(&mut self) {
+        self.deferred.rolled_back();
         if self.connection.is_autocommit() {
             return;
         }

@@ -134,6 +134,15 @@ pub(super) enum ParsedKey {
 }
 
 impl ParsedKey {
+    /// What it takes of the memory, about, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Rsa(_) => 8 << 10,
+            Self::Ed25519(_) => 640,
+            Self::Symmetric(_) => 1_664,
+        }
+    }
+
     /// Parses what came out of the seal. For RSA this takes about 130 µs, since the
     /// library checks that the parts of the key fit each other.
     ///

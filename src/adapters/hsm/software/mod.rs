@@ -62,9 +62,9 @@ pub struct SoftwareHsm {
 /// How much a [`SoftwareHsm`] may take.
 #[derive(Clone, Debug)]
 pub struct SoftwareHsmSettings {
-    /// How many private and secret keys are kept parsed, and how many public
-    /// ones: together at most about 13 KiB each.
-    pub parsed_keys: usize,
+    /// How many bytes of private and secret keys are kept parsed, and how many of
+    /// public ones.
+    pub parsed_bytes: usize,
     /// How many cores long computations may keep busy.
     pub cores: usize,
     /// How many RSA pairs are made before somebody asks for them.
@@ -74,10 +74,10 @@ pub struct SoftwareHsmSettings {
 }
 
 impl Default for SoftwareHsmSettings {
-    /// 10,000 parsed keys, every core, and no pair in stock.
+    /// 96 MiB of parsed keys of either kind, every core, and no pair in stock.
     fn default() -> Self {
         Self {
-            parsed_keys: 10_000,
+            parsed_bytes: 96 << 20,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             rsa_stock: 0,
             backlog: Backlog::default(),
@@ -105,11 +105,11 @@ impl SoftwareHsm {
     /// A software HSM whose secrets are sealed under any of these key-encryption
     /// keys, and new ones under the first.
     pub fn with_ring(ring: KekRing, settings: SoftwareHsmSettings) -> Self {
-        let vault = Arc::new(Vault::new(ring, settings.parsed_keys));
+        let vault = Arc::new(Vault::new(ring, settings.parsed_bytes));
         Self {
             pairs: RsaPairs::new(Arc::clone(&vault), &settings),
             vault,
-            public_keys: PublicKeys::new(settings.parsed_keys),
+            public_keys: PublicKeys::new(settings.parsed_bytes),
             pool: CpuPool::new(settings.cores, settings.backlog),
         }
     }

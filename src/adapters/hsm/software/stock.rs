@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn vault() -> Vault {
-        Vault::new(KekRing::of(kek(1)), 10)
+        Vault::new(KekRing::of(kek(1)), 1 << 20)
     }
 
     fn rsa_binding() -> SecretBinding {

@@ -22,6 +22,9 @@ use crate::ports::hsm::{Claim, GeneratedKey, HsmFault};
 /// are erased.
 const ERASED_REMEMBERED: usize = 65_536;
 
+/// What a key that is ready takes beside what was parsed, in bytes.
+const READY_KEY_BYTES: u64 = 384;
+
 /// The key-encryption keys, and the keys that they have opened lately.
 pub(super) struct Vault {
     ring: ArcSwap<KekRing>,
@@ -36,11 +39,12 @@ pub(super) struct ReadyKey {
 }
 
 impl Vault {
-    /// Keeps at most `capacity` keys ready, an RSA key taking about 8 KiB.
-    pub(super) fn new(ring: KekRing, capacity: usize) -> Self {
+    /// Keeps keys ready that together take about so many bytes.
+    pub(super) fn new(ring: KekRing, bytes: usize) -> Self {
+        let weight = |ready: &Arc<ReadyKey>| READY_KEY_BYTES + ready.key.bytes();
         Self {
             ring: ArcSwap::from_pointee(ring),
-            ready: CoherentCache::new(capacity),
+            ready: CoherentCache::weighing(bytes / (4 << 10), bytes as u64, weight),
             erased: Mutex::default(),
         }
     }
@@ -262,7 +266,7 @@ mod tests {
     }
 
     fn vault() -> Vault {
-        Vault::new(KekRing::of(kek(1)), 10)
+        Vault::new(KekRing::of(kek(1)), 1 << 20)
     }
 
     #[test]
@@ -389,7 +393,7 @@ mod tests {
         let other = SecretBinding::of(&active_key());
         let refused = Err(HsmFault::SealBroken);
         assert_eq!(vault.reseal(&other, &made.handle), refused);
-        let foreign = Vault::new(KekRing::of(kek(3)), 10);
+        let foreign = Vault::new(KekRing::of(kek(3)), 1 << 20);
         assert_eq!(foreign.reseal(&binding, &made.handle), refused);
     }
 

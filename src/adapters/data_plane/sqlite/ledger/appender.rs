@@ -7,9 +7,12 @@ use std::iter;
 use rusqlite::{CachedStatement, Connection};
 
 use super::rows::scope_number;
+use crate::adapters::data_plane::sqlite::deferred::memtable::{Entry, KeyName};
+use crate::adapters::data_plane::sqlite::known::Known;
 use crate::adapters::data_plane::sqlite::rows::stored;
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
+use crate::ports::ledger_store::ReceiptPlace;
 
 /// The receipts that one statement takes, at most. What a statement costs by itself is
 /// a small part of sixteen of them.
@@ -21,18 +24,22 @@ const COLUMNS: usize = 7;
 /// once is not looked up again.
 pub(in super::super) struct ReceiptAppender<'a> {
     connection: &'a Connection,
+    known: &'a Known,
     /// For one receipt, for two, for four, and so on.
     inserts: Vec<CachedStatement<'a>>,
     scopes: HashMap<Scope, i64>,
+    appended: Vec<Entry>,
 }
 
 impl<'a> ReceiptAppender<'a> {
     /// An appender that has looked nothing up.
-    pub(in super::super) fn new(connection: &'a Connection) -> Self {
+    pub(in super::super) fn new(connection: &'a Connection, known: &'a Known) -> Self {
         Self {
             connection,
+            known,
             inserts: Vec::new(),
             scopes: HashMap::new(),
+            appended: Vec::new(),
         }
     }
 
@@ -51,7 +58,7 @@ impl<'a> ReceiptAppender<'a> {
         let insert = self.insert_of(receipts.len())?;
         let mut parameters = 1..;
         let mut next = || parameters.next().unwrap_or_default();
-        for ((place, receipt), scope) in (first..).zip(receipts).zip(scopes) {
+        for ((place, receipt), scope) in (first..).zip(receipts).zip(&scopes) {
             insert.raw_bind_parameter(next(), stored(place)?)?;
             insert.raw_bind_parameter(next(), receipt.receipt_id.as_bytes())?;
             insert.raw_bind_parameter(next(), scope)?;
@@ -60,13 +67,37 @@ impl<'a> ReceiptAppender<'a> {
             insert.raw_bind_parameter(next(), &receipt.key_id)?;
             insert.raw_bind_parameter(next(), &receipt.leaf)?;
         }
-        insert.raw_execute().map(drop)
+        insert.raw_execute()?;
+        for ((leaf_index, receipt), scope) in (first..).zip(receipts).zip(scopes) {
+            self.appended.push(Entry {
+                scope,
+                key: receipt.key_id.as_deref().map(KeyName::of),
+                place: ReceiptPlace {
+                    microseconds: receipt.ts.microseconds(),
+                    leaf_index,
+                },
+                operation: receipt.operation,
+            });
+        }
+        Ok(())
     }
 
-    /// Forgets what was looked up: something of the transaction was rolled back, and
-    /// the number of a scope with it where the scope was new.
-    pub(in super::super) fn forget(&mut self) {
+    /// Forgets what was looked up, and the receipts from this place on: something of the
+    /// transaction was rolled back, and the number of a scope with it where the scope was
+    /// new.
+    pub(in super::super) fn forget(&mut self, from: u64) {
         self.scopes.clear();
+        self.appended.retain(|entry| entry.place.leaf_index < from);
+    }
+
+    /// Whether nothing was appended.
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.appended.is_empty()
+    }
+
+    /// What was appended, and the numbers of scopes that were looked up for it.
+    pub(in super::super) fn finish(self) -> (Vec<Entry>, HashMap<Scope, i64>) {
+        (self.appended, self.scopes)
     }
 
     fn insert_of(&mut self, receipts: usize) -> rusqlite::Result<&mut CachedStatement<'a>> {
@@ -79,8 +110,8 @@ impl<'a> ReceiptAppender<'a> {
     }
 
     fn scope_number(&mut self, scope: &Scope) -> rusqlite::Result<i64> {
-        if let Some(number) = self.scopes.get(scope) {
-            return Ok(*number);
+        if let Some(number) = self.scopes.get(scope).copied().or(self.known.scope(scope)) {
+            return Ok(number);
         }
         let number = scope_number(self.connection, scope)?;
         self.scopes.insert(scope.clone(), number);

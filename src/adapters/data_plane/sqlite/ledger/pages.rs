@@ -1,5 +1,5 @@
-//! Pages of receipts by time, from the store and from archives whose times
-//! interleave: each is looked at by itself, one after the other, and what no later
+//! Pages of receipts by time, from the store, from archives and from the memory, whose
+//! times interleave: each is looked at by itself, one after the other, and what no later
 //! one can come before is put together.
 
 use std::collections::BTreeSet;
@@ -9,21 +9,43 @@ use rusqlite::{Connection, OptionalExtension as _, ToSql, params_from_iter};
 use super::archives::Archives;
 use super::reads::receipt_at;
 use super::rows::find_scope;
-use crate::adapters::data_plane::sqlite::rows::counted;
+use crate::adapters::data_plane::sqlite::deferred::memtable::{KeyName, Memtable, Recent};
+use crate::adapters::data_plane::sqlite::rows::{counted, stored};
 use crate::ports::ledger_store::{MOST_LOOKED_AT, ReceiptPage, ReceiptPlace, ReceiptQuery};
 
-/// One page of a scope's receipts. Looks at a bounded number of index entries in
+/// Where a file lists receipts by time, and where by key.
+struct Lists {
+    by_time: &'static str,
+    by_key: &'static str,
+}
+
+const OF_THE_STORE: Lists = Lists {
+    by_time: "receipts_by_time",
+    by_key: "receipts_by_key",
+};
+
+const OF_AN_ARCHIVE: Lists = Lists {
+    by_time: "receipts INDEXED BY receipts_in_scope",
+    by_key: "receipts INDEXED BY receipts_of_key",
+};
+
+/// One page of a scope's receipts. Looks at a bounded number of entries in memory and in
 /// each file, and fetches the leaves of those that match.
 pub(in super::super) fn list_receipts(
     store: &Connection,
+    memtable: &Memtable,
     archives: &Archives,
     query: &ReceiptQuery,
 ) -> rusqlite::Result<ReceiptPage> {
-    // One state of receipts and archives: what is moved meanwhile is in either.
+    // No receipt has this number.
+    let scope = find_scope(store, &query.scope)?.unwrap_or(0);
+    let recent = memtable.recent(scope, query.key_id.as_deref().map(KeyName::of));
+    // Only then one state of receipts and archives: what is moved meanwhile is in either.
     let store = store.unchecked_transaction()?;
     let listed = archives.list(&store)?;
     let mut page = Gathered::new(query.limit);
-    let mut store_begins = earliest(&store, query)?;
+    let mut store_begins = earliest(&store, scope)?;
+    let scan_store = || scan(&store, &OF_THE_STORE, query, recent.end).map(Some);
     let mut sources = Vec::new();
     for archive in &listed {
         if let Some(contents) = archives.contents(archive)
@@ -35,13 +57,15 @@ pub(in super::super) fn list_receipts(
     sources.sort_by_key(|(begins, archive)| (*begins, archive.first));
     for (begins, archive) in sources {
         if store_begins.is_some_and(|store_begins| store_begins < begins) {
-            page.take_from(store_begins.take(), || scan(&store, query).map(Some))?;
+            page.take_from(store_begins.take(), scan_store)?;
         }
         page.take_from(Some(begins), || {
-            Ok(archives.ask(archive, |archive| scan(archive, query)))
+            let scan = |archive: &_| scan(archive, &OF_AN_ARCHIVE, query, recent.end);
+            Ok(archives.ask(archive, scan))
         })?;
     }
-    page.take_from(store_begins, || scan(&store, query).map(Some))?;
+    page.take_from(store_begins, scan_store)?;
+    take_recent(&mut page, &recent, query)?;
 
     let (places, next) = page.finish();
     let mut receipts = Vec::with_capacity(places.len());
@@ -51,11 +75,33 @@ pub(in super::super) fn list_receipts(
     Ok(ReceiptPage { receipts, next })
 }
 
-/// What one file has for a page.
+/// What one file has for a page, or the memory.
+#[derive(Default)]
 struct Scan {
     found: Vec<ReceiptPlace>,
+    looked_at: usize,
+    last: Option<ReceiptPlace>,
     /// The last place that was looked at, where there are more behind it.
     stopped_at: Option<ReceiptPlace>,
+}
+
+impl Scan {
+    /// Whether the next one is to be looked at, which is there.
+    fn goes_on(&mut self, query: &ReceiptQuery) -> bool {
+        let is_full = self.found.len() == query.limit || self.looked_at == MOST_LOOKED_AT;
+        if is_full {
+            self.stopped_at = self.last;
+        }
+        !is_full
+    }
+
+    fn take(&mut self, place: ReceiptPlace, is_wanted: bool) {
+        self.looked_at += 1;
+        self.last = Some(place);
+        if is_wanted {
+            self.found.push(place);
+        }
+    }
 }
 
 /// A page while it is put together.
@@ -123,15 +169,33 @@ impl Gathered {
     }
 }
 
-/// The earliest time of the scope's receipts in the store.
-fn earliest(store: &Connection, query: &ReceiptQuery) -> rusqlite::Result<Option<i64>> {
-    let Some(scope) = find_scope(store, &query.scope)? else {
-        return Ok(None);
-    };
+/// Takes in what is in memory.
+fn take_recent(page: &mut Gathered, recent: &Recent, query: &ReceiptQuery) -> rusqlite::Result<()> {
+    let (from, until) = bounds(query);
+    let mut entries = recent
+        .between((from.microseconds, from.seq), until)
+        .peekable();
+    let begins = entries.peek().map(|entry| entry.place.microseconds);
+    page.take_from(begins, || {
+        let mut scan = Scan::default();
+        for entry in entries {
+            let is_wanted = query
+                .operation
+                .is_none_or(|wanted| entry.operation == wanted);
+            if !scan.goes_on(query) {
+                break;
+            }
+            scan.take(entry.place, is_wanted);
+        }
+        Ok(Some(scan))
+    })
+}
+
+/// The earliest time of a scope's receipts that the store lists.
+fn earliest(store: &Connection, scope: i64) -> rusqlite::Result<Option<i64>> {
     store
         .prepare_cached(
-            "SELECT ts FROM receipts INDEXED BY receipts_in_scope WHERE scope = ?1 \
-             ORDER BY ts, seq LIMIT 1",
+            "SELECT ts FROM receipts_by_time WHERE scope = ?1 ORDER BY ts, seq LIMIT 1",
         )?
         .query_row([scope], |row| row.get(0))
         .optional()
@@ -165,49 +229,45 @@ struct Bound {
     seq: i64,
 }
 
-fn scan(file: &Connection, query: &ReceiptQuery) -> rusqlite::Result<Scan> {
-    let mut scan = Scan {
-        found: Vec::new(),
-        stopped_at: None,
-    };
+/// What a file has of the receipts before this place in the ledger.
+fn scan(
+    file: &Connection,
+    lists: &Lists,
+    query: &ReceiptQuery,
+    end: u64,
+) -> rusqlite::Result<Scan> {
+    let mut scan = Scan::default();
     let Some(scope) = find_scope(file, &query.scope)? else {
         return Ok(scan);
     };
     let (from, until) = bounds(query);
-    let mut values: Vec<&dyn ToSql> = vec![&scope, &from.microseconds, &from.seq, &until];
-    let of_key = match &query.key_id {
-        None => "INDEXED BY receipts_in_scope WHERE scope = ?1",
+    let end = stored(end)?;
+    let mut values: Vec<&dyn ToSql> = vec![&scope, &from.microseconds, &from.seq, &until, &end];
+    let (list, of_key) = match &query.key_id {
+        None => (lists.by_time, ""),
         Some(key_id) => {
             values.push(key_id);
-            "INDEXED BY receipts_of_key WHERE scope = ?1 AND key_id = ?5"
+            (lists.by_key, "AND key_id = ?6")
         }
     };
     let mut statement = file.prepare_cached(&format!(
-        "SELECT ts, seq, operation FROM receipts {of_key} AND (ts, seq) > (?2, ?3) AND ts < ?4 \
-         ORDER BY ts, seq"
+        "SELECT ts, seq, operation FROM {list} WHERE scope = ?1 {of_key} \
+         AND (ts, seq) > (?2, ?3) AND ts < ?4 AND seq < ?5 ORDER BY ts, seq"
     ))?;
     let mut rows = statement.query(params_from_iter(values))?;
-    let mut last = None;
-    let mut looked_at = 0;
     while let Some(row) = rows.next()? {
-        if scan.found.len() == query.limit || looked_at == MOST_LOOKED_AT {
-            // There is at least this one behind the last that was looked at.
-            scan.stopped_at = last;
-            break;
-        }
         let place = ReceiptPlace {
             microseconds: row.get(0)?,
             leaf_index: counted(row, 1)?,
         };
-        looked_at += 1;
-        last = Some(place);
+        if !scan.goes_on(query) {
+            break;
+        }
         let is_wanted = match query.operation {
             Some(operation) => row.get_ref(2)?.as_str()? == operation.as_str(),
             None => true,
         };
-        if is_wanted {
-            scan.found.push(place);
-        }
+        scan.take(place, is_wanted);
     }
     Ok(scan)
 }
@@ -227,6 +287,7 @@ mod tests {
         let scan = Scan {
             found: found.iter().copied().map(place).collect(),
             stopped_at: stopped_at.map(place),
+            ..Scan::default()
         };
         let taken = gathered.take_from(Some(begins), || Ok(Some(scan)));
         taken.expect("nothing is read");

@@ -10,6 +10,8 @@ use crate::adapters::data_plane::conformance::{
     begin, begin_with, receipt_in, scope, signed, signer, tree_over_leaves,
 };
 use crate::adapters::data_plane::sqlite::batch::{Batch, Refusal};
+use crate::adapters::data_plane::sqlite::deferred::recent_uses::RecentUses;
+use crate::adapters::data_plane::sqlite::known::Known;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, open};
 use crate::adapters::ledger::LedgerSigner;
 use crate::domain::ledger::{LedgerFlaw, Tree};
@@ -230,7 +232,8 @@ async fn a_scope_that_was_rolled_back_with_its_transaction_is_made_anew_by_the_n
         .execute_batch("BEGIN IMMEDIATE")
         .expect("nobody writes");
     let signer = signer();
-    let mut batch = Batch::new(&connection, &signer, Tree::new());
+    let (known, uses) = (Known::default(), RecentUses::default());
+    let mut batch = Batch::new(&connection, &signer, &known, &uses, Tree::new());
     let receipts_of = |receipts| Transaction {
         receipts,
         ..Transaction::default()

@@ -2,6 +2,7 @@
 //! how it fails.
 
 mod archives;
+mod deferred;
 mod durability;
 mod faults;
 mod growth;
@@ -38,7 +39,7 @@ impl Folder {
     }
 
     fn open(&self) -> SqliteDataPlane {
-        self.open_with(SqliteOptions::default())
+        self.open_with(few_in_memory())
     }
 
     fn open_with(&self, options: SqliteOptions) -> SqliteDataPlane {
@@ -135,6 +136,14 @@ fn one_receipt() -> Transaction {
     Transaction {
         receipts: vec![receipt_in(&scope("t"))],
         ..Transaction::default()
+    }
+}
+
+/// Receipts and uses go from the memory to their places soon.
+fn few_in_memory() -> SqliteOptions {
+    SqliteOptions {
+        generation: 64,
+        ..SqliteOptions::default()
     }
 }
 

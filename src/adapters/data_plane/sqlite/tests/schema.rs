@@ -45,13 +45,13 @@ fn a_newer_database_is_refused() {
     let folder = Folder::new();
     drop(folder.open());
     let foreign = folder.foreign_connection();
-    foreign.pragma_update(None, "user_version", 5).expect("set");
+    foreign.pragma_update(None, "user_version", 6).expect("set");
     drop(foreign);
     assert!(matches!(
         folder.refusal(),
         OpenError::Newer {
-            found: 5,
-            supported: 4
+            found: 6,
+            supported: 5
         }
     ));
 }
@@ -82,7 +82,7 @@ async fn a_database_of_the_first_release_takes_the_later_steps_and_keeps_what_it
         .foreign_connection()
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .expect("a pragma");
-    assert_eq!(version, 4);
+    assert_eq!(version, 5);
     let found = store
         .find_trust_anchor(&anchor.scope, anchor.trust_anchor_id)
         .await;
@@ -144,7 +144,7 @@ async fn keys_of_an_older_release_find_their_lines_and_are_due_at_their_ends() {
 }
 
 /// A key as the release before kept it: active, unless it has a successor.
-fn insert_old(
+pub(super) fn insert_old(
     connection: &Connection,
     id: &[u8; 16],
     rotations: u32,

@@ -82,10 +82,12 @@ impl Writer {
         Ok(Some(LedgerHead::new(tree, checkpoint, note)))
     }
 
-    /// Reads anew what a failed commit may have changed: how many keys there are,
-    /// the ledger's head, and which key signs.
+    /// Reads anew what a failed commit may have changed: how many keys there are, what
+    /// is not in its place yet, the ledger's head, and which key signs.
     pub(super) fn settle_doubt(&mut self, signer: &dyn EvidenceLedger) -> Result<(), StoreFault> {
         self.read_key_counts()?;
+        self.known.forget();
+        self.read_recent()?;
         let newest = rows::read_keys(&self.connection)?.pop();
         if newest.is_some_and(|key| key.public_key != signer.public_key()) {
             signer.complete_handover();

@@ -1,0 +1,407 @@
+//! What is written to its place later is answered from the first moment on, whatever
+//! happens in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
+
+use super::archives::{random, time};
+use super::schema::insert_old;
+use super::{Folder, is_unavailable};
+use crate::adapters::data_plane::conformance::{insert, now, scope, signed, stored_key, use_of};
+use crate::adapters::data_plane::sqlite::deferred::{first_unlisted, read_recent};
+use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, archive, open};
+use crate::domain::key::StoredKey;
+use crate::domain::receipt::tests::receipt;
+use crate::domain::receipt::{Receipt, ReceiptOperation, SignedReceipt};
+use crate::domain::time::Timestamp;
+use crate::ports::data_plane::{DataPlane as _, Transaction};
+use crate::ports::ledger_store::{LedgerStore as _, ReceiptQuery};
+
+/// Makes whatever is committed while it is there fail: as it is written, or as it is
+/// made durable.
+const SABOTAGE: [&str; 2] = [
+    "CREATE TRIGGER sabotage BEFORE INSERT ON receipts BEGIN SELECT raise(ROLLBACK, 'no'); END",
+    "CREATE TABLE nobody (id INTEGER PRIMARY KEY);
+     CREATE TABLE dangling (id REFERENCES nobody (id) DEFERRABLE INITIALLY DEFERRED);
+     CREATE TRIGGER sabotage AFTER INSERT ON receipts BEGIN INSERT INTO dangling VALUES (1); END",
+];
+
+const REPAIR: &str =
+    "DROP TRIGGER sabotage; DROP TABLE IF EXISTS dangling; DROP TABLE IF EXISTS nobody";
+
+/// A store, and what it should answer.
+struct Model {
+    folder: Folder,
+    store: Option<SqliteDataPlane>,
+    keys: Vec<StoredKey>,
+    /// By key, how often it was used.
+    uses: Vec<u64>,
+    /// In the order of their places.
+    receipts: Vec<SignedReceipt>,
+}
+
+const TENANTS: [&str; 3] = ["a", "b", "c"];
+
+impl Model {
+    async fn new() -> Self {
+        let mut model = Self {
+            folder: Folder::new(),
+            store: None,
+            keys: Vec::new(),
+            uses: Vec::new(),
+            receipts: Vec::new(),
+        };
+        model.reopen();
+        for _ in 0..4 {
+            let key = stored_key();
+            insert(model.store(), key.clone()).await;
+            model.keys.push(key);
+            model.uses.push(0);
+        }
+        // Those that the insertions left.
+        model.receipts = model.kept().await;
+        model
+    }
+
+    fn store(&self) -> &SqliteDataPlane {
+        self.store.as_ref().expect("it is open")
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(self.folder.open_with(SqliteOptions {
+            generation: 20,
+            ..SqliteOptions::default()
+        }));
+    }
+
+    async fn kept(&self) -> Vec<SignedReceipt> {
+        let leaves = self.store().read_leaves(0, 1_000).await.expect("available");
+        let read = |leaf: Vec<u8>| {
+            let json: serde_json::Value = serde_json::from_slice(&leaf).expect("JSON");
+            let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+            SignedReceipt {
+                receipt_id: text(&json["receipt_id"]).parse().expect("an id"),
+                scope: scope(&text(&json["tenant_id"])),
+                ts: text(&json["ts"]).parse().expect("a time"),
+                operation: text(&json["operation"]).parse().expect("an operation"),
+                key_id: json["kms_context"]["key_id"].as_str().map(str::to_owned),
+                signer_key_id: "signer".into(),
+                leaf,
+            }
+        };
+        leaves.into_iter().map(read).collect()
+    }
+
+    /// A few receipts, of any time about now.
+    fn some(&self) -> Vec<SignedReceipt> {
+        let place = self.receipts.len() as u64;
+        let one = |_| {
+            let mut made = receipt();
+            made.context.key_id = match random(5) {
+                0 => None,
+                1 => Some("no such key".to_owned()),
+                // Written as nobody writes an id.
+                2 => Some("018F6A1E-7f3a-7c3d-9a51-3b1f0c6a2d4e".to_owned()),
+                _ => Some(format!("018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d4{}", random(3))),
+            };
+            if random(3) == 0 {
+                made.operation = ReceiptOperation::Decrypt;
+            }
+            signed(Receipt {
+                ts: time(place + random(50)),
+                scope: scope(TENANTS[random(3) as usize]),
+                ..made
+            })
+        };
+        (0..1 + random(4)).map(one).collect()
+    }
+
+    async fn append(&mut self) {
+        let receipts = self.some();
+        let transaction = Transaction {
+            receipts: receipts.clone(),
+            ..Transaction::default()
+        };
+        self.store().commit(transaction).await.expect("kept");
+        self.receipts.extend(receipts);
+    }
+
+    async fn use_one(&mut self) {
+        let which = random(self.keys.len() as u64) as usize;
+        let record = &self.keys[which].record;
+        let counter = self.store().usage_counter(record.key_id).await;
+        let reserved = counter.expect("available").reserve(now(), u64::MAX, true);
+        let transaction = use_of(record, reserved.expect("no limit"));
+        self.receipts.extend(transaction.receipts.iter().cloned());
+        self.store().commit(transaction).await.expect("kept");
+        self.uses[which] += 1;
+    }
+
+    async fn fail(&mut self, how: &str) {
+        let foreign = self.folder.foreign_connection();
+        foreign.execute_batch(how).expect("valid SQL");
+        let record = &self.keys[0].record;
+        let counter = self.store().usage_counter(record.key_id).await;
+        let reserved = counter.expect("available").reserve(now(), u64::MAX, true);
+        let used = use_of(record, reserved.expect("no limit"));
+        let refused = self.store().commit(used).await;
+        assert!(is_unavailable(&refused), "{refused:?}");
+        foreign.execute_batch(REPAIR).expect("valid SQL");
+    }
+
+    /// What a query should find, by place.
+    fn found(&self, query: &ReceiptQuery) -> Vec<u64> {
+        let is_wanted = |receipt: &SignedReceipt| {
+            receipt.scope == query.scope
+                && (query.key_id.is_none() || receipt.key_id == query.key_id)
+                && query
+                    .operation
+                    .is_none_or(|wanted| receipt.operation == wanted)
+                && query.from.is_none_or(|from| receipt.ts >= from)
+                && query.until.is_none_or(|until| receipt.ts < until)
+        };
+        let mut found: Vec<(Timestamp, u64)> = (0..)
+            .zip(&self.receipts)
+            .filter(|(_, receipt)| is_wanted(receipt))
+            .map(|(place, receipt)| (receipt.ts, place))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, place)| place).collect()
+    }
+
+    async fn is_answered(&self) {
+        let size = self.receipts.len() as u64;
+        for tenant in TENANTS {
+            for key_id in [
+                None,
+                Some("no such key"),
+                Some("018F6A1E-7f3a-7c3d-9a51-3b1f0c6a2d4e"),
+                Some("018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d4e"),
+                Some("018f6a1e-7f3a-7c3d-9a51-3b1f0c6a2d41"),
+            ] {
+                let query = ReceiptQuery {
+                    scope: scope(tenant),
+                    key_id: key_id.map(str::to_owned),
+                    operation: (random(3) == 0).then(|| ReceiptOperation::Decrypt.name()),
+                    from: (random(2) == 0).then(|| time(random(size))),
+                    until: (random(2) == 0).then(|| time(random(size + 50))),
+                    after: None,
+                    limit: [7, 1_000][random(2) as usize],
+                };
+                assert_eq!(
+                    places(self.store(), query.clone()).await,
+                    self.found(&query)
+                );
+            }
+        }
+        for (key, uses) in self.keys.iter().zip(&self.uses) {
+            let count = self.store().usage_count(key.record.key_id).await;
+            let count = count.expect("available");
+            assert_eq!((count.used, count.encryptions), (*uses, *uses));
+        }
+        let foreign = self.folder.foreign_connection();
+        assert_eq!(first_unlisted(&foreign).expect("readable"), None);
+    }
+}
+
+/// Every page of a query, by place.
+async fn places(store: &SqliteDataPlane, mut query: ReceiptQuery) -> Vec<u64> {
+    let mut found = Vec::new();
+    loop {
+        let page = store.list_receipts(query.clone()).await.expect("available");
+        found.extend(page.receipts.iter().map(|receipt| receipt.leaf_index));
+        match page.next {
+            None => return found,
+            next => query.after = next,
+        }
+    }
+}
+
+fn number(connection: &Connection, sql: &str) -> i64 {
+    let asked = connection.query_row(sql, [], |row| row.get(0));
+    asked.expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_counts_are_right_whatever_happens_between_their_writing() {
+    let mut model = Model::new().await;
+    for step in 0..600 {
+        match random(40) {
+            0 => model.reopen(),
+            1 => model.fail(SABOTAGE[random(2) as usize]).await,
+            2 => {
+                let before = time(random(model.receipts.len() as u64));
+                let run = archive::run(&model.folder.database(), before, &mut |_| {});
+                run.expect("nothing is in the way");
+            }
+            3..15 => model.use_one().await,
+            _ => model.append().await,
+        }
+        if step % 5 == 0 {
+            model.is_answered().await;
+        }
+    }
+    model.is_answered().await;
+    model.reopen();
+    model.is_answered().await;
+    // Most of it is in its place, and nothing stays in the log of uses for long.
+    let foreign = model.folder.foreign_connection();
+    let listed = number(&foreign, "SELECT count(*) FROM receipts_by_time");
+    let unlisted = number(&foreign, "SELECT count(*) FROM receipts") - listed;
+    assert!(unlisted < 300, "{unlisted} of {}", model.receipts.len());
+    let logged = number(&foreign, "SELECT count(*) FROM key_use_log");
+    assert!((1..200).contains(&logged), "{logged}");
+    let in_place = number(&foreign, "SELECT count(*) FROM key_usage");
+    assert_eq!(in_place, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_its_place_is_listed_at_every_moment() {
+    let folder = Folder::new();
+    let store = Arc::new(folder.open_with(SqliteOptions {
+        generation: 2,
+        ..SqliteOptions::default()
+    }));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (store, is_over) = (Arc::clone(&store), Arc::clone(&is_over));
+        tokio::spawn(async move {
+            while !is_over.load(Ordering::SeqCst) {
+                let answered_for = store.ledger_size();
+                let query = ReceiptQuery {
+                    scope: scope("a"),
+                    key_id: None,
+                    operation: None,
+                    from: None,
+                    until: None,
+                    after: None,
+                    limit: 10_000,
+                };
+                let found = places(&store, query).await;
+                let end = found.len() as u64;
+                assert_eq!(found, (0..end).collect::<Vec<_>>());
+                assert!(end >= answered_for, "{end} of {answered_for}");
+            }
+        })
+    };
+    for place in 0..3_000 {
+        let transaction = Transaction {
+            receipts: vec![signed(Receipt {
+                ts: time(place),
+                scope: scope("a"),
+                ..receipt()
+            })],
+            ..Transaction::default()
+        };
+        store.commit(transaction).await.expect("kept");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    reader.await.expect("every list was right");
+}
+
+#[tokio::test]
+async fn a_listed_receipt_stays_listed_as_it_is() {
+    let mut model = Model::new().await;
+    for _ in 0..100 {
+        model.append().await;
+    }
+    let foreign = model.folder.foreign_connection();
+    for statement in [
+        "DELETE FROM receipts_by_time",
+        "DELETE FROM receipts_by_key",
+        "UPDATE receipts_by_time SET operation = 'encrypt'",
+        "UPDATE receipts_by_key SET ts = ts + 1",
+    ] {
+        let refused = foreign
+            .execute_batch(statement)
+            .map_err(|error| error.to_string());
+        assert_eq!(
+            refused,
+            Err("a receipt stays listed".to_owned()),
+            "{statement}"
+        );
+    }
+    assert!(number(&foreign, "SELECT count(*) FROM receipts_by_key") > 20);
+}
+
+#[test]
+fn what_is_missing_in_a_list_or_too_much_is_found() {
+    for damage in [
+        "DELETE FROM receipts_by_time WHERE seq = 3",
+        "DELETE FROM receipts_by_key WHERE seq = 3",
+        "UPDATE receipts_by_time SET ts = ts + 1 WHERE seq = 3",
+        "UPDATE receipts_by_key SET operation = 'encrypt' WHERE seq = 3",
+        "INSERT INTO receipts_by_time SELECT scope, ts + 1, seq, operation FROM receipts WHERE seq = 3",
+        "INSERT INTO receipts_by_key SELECT scope, 'b', ts, seq, operation FROM receipts WHERE seq = 3",
+    ] {
+        let folder = Folder::new();
+        drop(old_store(&folder));
+        let connection = open::writable_database(&folder.database(), std::time::Duration::ZERO);
+        let connection = connection.expect("migrated");
+        assert_eq!(first_unlisted(&connection).expect("readable"), None);
+        let triggers = "DROP TRIGGER receipts_stay_listed_by_time; \
+             DROP TRIGGER receipts_stay_listed_by_key; DROP TRIGGER lists_stay_the_same_by_time; \
+             DROP TRIGGER lists_stay_the_same_by_key;";
+        connection.execute_batch(triggers).expect("dropped");
+        connection.execute_batch(damage).expect("allowed now");
+        assert_eq!(
+            first_unlisted(&connection).expect("readable"),
+            Some(3),
+            "{damage}"
+        );
+    }
+}
+
+/// A database as it was before the lists, with eight receipts.
+fn old_store(folder: &Folder) -> Connection {
+    let old = folder.foreign_connection();
+    for step in &open::MIGRATIONS[..4] {
+        old.execute_batch(step).expect("valid SQL");
+    }
+    old.pragma_update(None, "user_version", 4).expect("set");
+    old.execute_batch(
+        "INSERT INTO scopes VALUES (1, 'a', 'prod', 'laptop'), (2, 'b', 'prod', 'laptop')",
+    )
+    .expect("inserted");
+    for place in 0..8 {
+        let inserted = old.execute(
+            "INSERT INTO receipts VALUES (?1, randomblob(16), 1 + ?1 % 2, 1772366400000000 - ?1, \
+             'decrypt', CASE ?1 WHEN 5 THEN NULL ELSE 'a' END, x'00')",
+            [place],
+        );
+        inserted.expect("inserted");
+    }
+    old
+}
+
+#[test]
+fn what_an_older_release_kept_is_listed() {
+    let folder = Folder::new();
+    let old = old_store(&folder);
+    insert_old(&old, &[7; 16], 0, None, None);
+    let used = "INSERT INTO key_usage SELECT key_id, 20000, 7, 3, NULL FROM keys";
+    old.execute_batch(used).expect("inserted");
+    drop(old);
+    let connection = open::writable_database(&folder.database(), std::time::Duration::ZERO);
+    let connection = connection.expect("migrated");
+    let listed: BTreeMap<&str, i64> = ["receipts_by_time", "receipts_by_key"]
+        .map(|list| {
+            (
+                list,
+                number(&connection, &format!("SELECT count(*) FROM {list}")),
+            )
+        })
+        .into();
+    assert_eq!(
+        listed,
+        [("receipts_by_time", 8), ("receipts_by_key", 7)].into()
+    );
+    assert_eq!(first_unlisted(&connection).expect("readable"), None);
+    let recent = read_recent(&connection).expect("readable");
+    assert_eq!((recent.receipts.len(), recent.end), (0, 8));
+    assert_eq!(number(&connection, "SELECT used FROM key_usage"), 7);
+}

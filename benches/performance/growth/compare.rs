@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use kms::domain::algorithm::KeyType;
 use serde_json::{Value, json};
 
+use super::FEW;
 use super::fill::{FIRST_TENANT, Made};
 use crate::dice::Dice;
 use crate::load::connection::{Connection, Request};
@@ -32,7 +33,8 @@ fn figure(name: &str, value: String) -> Figure {
     }
 }
 
-/// Signing, verifying and encrypting, each with keys drawn from all of these.
+/// Signing, verifying and encrypting, each with all of these keys in turn; where there
+/// are many, first what their first uses take.
 pub(crate) async fn throughput(kms: &Server, keys: &[&Made], lasting: Duration) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (name, says, requests) in [
@@ -43,6 +45,14 @@ pub(crate) async fn throughput(kms: &Server, keys: &[&Made], lasting: Duration) 
         let number = requests.len();
         let connections = connect(&kms.target, CONNECTIONS).await;
         let workload = Workload::new(requests).saying(says);
+        let connections = match number > FEW {
+            true => {
+                let (connections, first) = first_uses(kms, connections, &workload, number).await;
+                figures.push(figure(&format!("{name}, the first use of each key"), first));
+                connections
+            }
+            false => connections,
+        };
         let (_, outcome, cpu_us) =
             matrix::peak(kms.process(), connections, &workload, lasting).await;
         outcome.insist(name);
@@ -54,6 +64,27 @@ pub(crate) async fn throughput(kms: &Server, keys: &[&Made], lasting: Duration) 
         figures.push(figure(name, value));
     }
     figures
+}
+
+/// Goes through all of the requests once, or a little more.
+async fn first_uses(
+    kms: &Server,
+    mut connections: Vec<Connection>,
+    workload: &Workload,
+    number: usize,
+) -> (Vec<Connection>, String) {
+    let (started, before) = (Instant::now(), kms.process().cpu());
+    let mut answered = 0;
+    while answered < number {
+        let outcome;
+        (connections, outcome) =
+            closed::run(connections, workload, Duration::from_millis(250)).await;
+        outcome.insist("the first uses");
+        answered += outcome.answered();
+    }
+    let cpu_us = kms.process().cpu_seconds_since(&before) * 1e6 / answered as f64;
+    let per_second = answered as f64 / started.elapsed().as_secs_f64();
+    (connections, format!("{per_second:.0}/s, {cpu_us:.0} µs"))
 }
 
 fn of_type<'a>(keys: &'a [&Made], key_type: KeyType) -> impl Iterator<Item = &'a Made> {

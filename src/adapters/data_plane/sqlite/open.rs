@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::wal::{self, Damage, LogEnd, LogFault};
@@ -205,6 +206,9 @@ fn connect(path: &Path, mode: OpenFlags, busy_timeout: Duration) -> rusqlite::Re
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    // A plan holds for every value: else a statement whose plan a partial index could
+    // change is prepared anew whenever values are bound to it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // temp_store: what a savepoint remembers must not reach a temporary file,
     // since it may be a sealed secret.
     connection.execute_batch(

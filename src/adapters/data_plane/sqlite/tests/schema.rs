@@ -1,6 +1,6 @@
 //! The schema, and what may be opened.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
 use super::{Folder, one_receipt};
 use crate::adapters::data_plane::conformance::{
@@ -29,6 +29,22 @@ fn commits_go_to_the_disk_and_deleted_bytes_are_wiped() {
     assert_eq!(pragma("secure_delete"), 1.into());
     assert_eq!(pragma("foreign_keys"), 1.into());
     assert_eq!(pragma("busy_timeout"), 2_000.into());
+}
+
+#[test]
+fn a_statement_is_prepared_once_whatever_it_is_asked() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let connection = open::reading_connection(&folder.database(), std::time::Duration::ZERO);
+    let connection = connection.expect("a database of ours");
+    // One that a partial index may serve, or not, depending on the state.
+    let mut statement = connection
+        .prepare("SELECT key_id FROM keys WHERE key_state = ?1 AND valid_until <= ?2")
+        .expect("valid SQL");
+    for state in ["active", "destroyed", "active"] {
+        assert!(!statement.exists((state, 7)).expect("readable"));
+    }
+    assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is written to its place later is answered from the first moment on, whatever
 //! happens in between.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,23 +11,33 @@ use rusqlite::Connection;
 use super::archives::{random, time};
 use super::schema::insert_old;
 use super::{Folder, is_unavailable};
-use crate::adapters::data_plane::conformance::{insert, now, scope, signed, stored_key, use_of};
-use crate::adapters::data_plane::sqlite::deferred::{first_unlisted, read_recent};
+use crate::adapters::data_plane::conformance::{
+    insert, now, scope, signed, signer, stored_key, use_of,
+};
+use crate::adapters::data_plane::sqlite::deferred::{first_unlisted, log_use, read_recent};
+use crate::adapters::data_plane::sqlite::known::Known;
+use crate::adapters::data_plane::sqlite::ledger::appender::ReceiptAppender;
+use crate::adapters::data_plane::sqlite::ledger::rows;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, archive, open};
 use crate::domain::key::StoredKey;
+use crate::domain::ledger::TreeHash;
 use crate::domain::receipt::tests::receipt;
 use crate::domain::receipt::{Receipt, ReceiptOperation, SignedReceipt};
 use crate::domain::time::Timestamp;
+use crate::domain::usage::UsageCount;
 use crate::ports::data_plane::{DataPlane as _, Transaction};
+use crate::ports::ledger::EvidenceLedger as _;
 use crate::ports::ledger_store::{LedgerStore as _, ReceiptQuery};
 
-/// Makes whatever is committed while it is there fail: as it is written, or as it is
-/// made durable.
-const SABOTAGE: [&str; 2] = [
+/// Makes what is committed while it is there fail: as it is written, as it is made
+/// durable, or as something is moved to its place with it.
+const SABOTAGE: [&str; 3] = [
     "CREATE TRIGGER sabotage BEFORE INSERT ON receipts BEGIN SELECT raise(ROLLBACK, 'no'); END",
     "CREATE TABLE nobody (id INTEGER PRIMARY KEY);
      CREATE TABLE dangling (id REFERENCES nobody (id) DEFERRABLE INITIALLY DEFERRED);
      CREATE TRIGGER sabotage AFTER INSERT ON receipts BEGIN INSERT INTO dangling VALUES (1); END",
+    "CREATE TRIGGER sabotage BEFORE INSERT ON receipts_by_key
+     BEGIN SELECT raise(ABORT, 'no'); END",
 ];
 
 const REPAIR: &str =
@@ -71,9 +82,14 @@ impl Model {
     }
 
     fn reopen(&mut self) {
+        self.reopen_with(20);
+    }
+
+    fn reopen_with(&mut self, generation: u64) {
+        // One process at a time.
         self.store = None;
         self.store = Some(self.folder.open_with(SqliteOptions {
-            generation: 20,
+            generation,
             ..SqliteOptions::default()
         }));
     }
@@ -148,8 +164,16 @@ impl Model {
         let counter = self.store().usage_counter(record.key_id).await;
         let reserved = counter.expect("available").reserve(now(), u64::MAX, true);
         let used = use_of(record, reserved.expect("no limit"));
-        let refused = self.store().commit(used).await;
-        assert!(is_unavailable(&refused), "{refused:?}");
+        let receipts = used.receipts.clone();
+        match self.store().commit(used).await {
+            // Nothing was to be moved.
+            Ok(()) => {
+                assert_eq!(how, SABOTAGE[2]);
+                self.receipts.extend(receipts);
+                self.uses[0] += 1;
+            }
+            refused => assert!(is_unavailable(&refused), "{refused:?}"),
+        }
         foreign.execute_batch(REPAIR).expect("valid SQL");
     }
 
@@ -232,13 +256,13 @@ async fn lists_and_counts_are_right_whatever_happens_between_their_writing() {
     for step in 0..600 {
         match random(40) {
             0 => model.reopen(),
-            1 => model.fail(SABOTAGE[random(2) as usize]).await,
-            2 => {
+            1 | 2 => model.fail(SABOTAGE[random(3) as usize]).await,
+            3 => {
                 let before = time(random(model.receipts.len() as u64));
                 let run = archive::run(&model.folder.database(), before, &mut |_| {});
                 run.expect("nothing is in the way");
             }
-            3..15 => model.use_one().await,
+            4..15 => model.use_one().await,
             _ => model.append().await,
         }
         if step % 5 == 0 {
@@ -263,7 +287,7 @@ async fn lists_and_counts_are_right_whatever_happens_between_their_writing() {
 async fn what_goes_to_its_place_is_listed_at_every_moment() {
     let folder = Folder::new();
     let store = Arc::new(folder.open_with(SqliteOptions {
-        generation: 2,
+        generation: 4,
         ..SqliteOptions::default()
     }));
     let is_over = Arc::new(AtomicBool::new(false));
@@ -281,7 +305,8 @@ async fn what_goes_to_its_place_is_listed_at_every_moment() {
                     after: None,
                     limit: 10_000,
                 };
-                let found = places(&store, query).await;
+                let mut found = places(&store, query).await;
+                found.sort_unstable();
                 let end = found.len() as u64;
                 assert_eq!(found, (0..end).collect::<Vec<_>>());
                 assert!(end >= answered_for, "{end} of {answered_for}");
@@ -291,7 +316,8 @@ async fn what_goes_to_its_place_is_listed_at_every_moment() {
     for place in 0..3_000 {
         let transaction = Transaction {
             receipts: vec![signed(Receipt {
-                ts: time(place),
+                // So that of four the last ones go to their places first.
+                ts: time(place ^ 3),
                 scope: scope("a"),
                 ..receipt()
             })],
@@ -301,6 +327,68 @@ async fn what_goes_to_its_place_is_listed_at_every_moment() {
     }
     is_over.store(true, Ordering::SeqCst);
     reader.await.expect("every list was right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_an_archive_before_it_is_listed_is_listed_there_only() {
+    let mut model = Model::new().await;
+    model.reopen_with(1_024);
+    while model.receipts.len() < 900 {
+        model.append().await;
+    }
+    let far = time(100_000);
+    let moved = archive::run(&model.folder.database(), far, &mut |_| {});
+    assert_eq!(moved.expect("nothing is in the way").removed, 768);
+    model.is_answered().await;
+    while model.receipts.len() < 2_000 {
+        model.append().await;
+    }
+    let foreign = model.folder.foreign_connection();
+    assert!(number(&foreign, "SELECT count(*) FROM receipts_by_time") > 200);
+    model.is_answered().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_and_is_on_the_disk_is_listed_and_counted() {
+    let mut model = Model::new().await;
+    let key = model.keys[0].clone();
+    model.keys.truncate(1);
+    model.use_one().await;
+    model.fail(SABOTAGE[1]).await;
+    // What that would have written, had it reached the disk.
+    let foreign = model.folder.foreign_connection();
+    foreign
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("nobody writes");
+    let lost = signed(Receipt {
+        scope: scope("a"),
+        ..receipt()
+    });
+    let place = model.receipts.len() as u64;
+    let known = Known::default();
+    let mut appender = ReceiptAppender::new(&foreign, &known);
+    appender
+        .append(place, &[Cow::Borrowed(&lost)])
+        .expect("appended");
+    drop(appender);
+    let twice = UsageCount {
+        day: now().utc_day(),
+        used: 2,
+        encryptions: 2,
+        last_used_at: Some(now()),
+    };
+    log_use(&foreign, key.record.key_id, &twice).expect("written");
+    let mut tree = model.store().ledger_head().tree.clone();
+    tree.push(TreeHash::of_leaf(&lost.leaf), &mut Vec::new());
+    let note = signer().sign_checkpoint(&tree.checkpoint()).to_string();
+    rows::write_head(&foreign, &note).expect("written");
+    foreign.execute_batch("COMMIT").expect("committed");
+    model.receipts.push(lost);
+
+    model.use_one().await;
+    model.uses[0] = 3;
+    model.reopen();
+    model.is_answered().await;
 }
 
 #[tokio::test]

@@ -14,10 +14,12 @@ use super::{Folder, is_unavailable};
 use crate::adapters::data_plane::conformance::{
     insert, now, scope, signed, signer, stored_key, use_of,
 };
+use crate::adapters::data_plane::sqlite::deferred::memtable::Memtable;
 use crate::adapters::data_plane::sqlite::deferred::{first_unlisted, log_use, read_recent};
 use crate::adapters::data_plane::sqlite::known::Known;
 use crate::adapters::data_plane::sqlite::ledger::appender::ReceiptAppender;
-use crate::adapters::data_plane::sqlite::ledger::rows;
+use crate::adapters::data_plane::sqlite::ledger::archives::Archives;
+use crate::adapters::data_plane::sqlite::ledger::{pages, rows};
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, archive, open};
 use crate::domain::key::StoredKey;
 use crate::domain::ledger::TreeHash;
@@ -389,6 +391,33 @@ async fn a_commit_that_failed_and_is_on_the_disk_is_listed_and_counted() {
     model.uses[0] = 3;
     model.reopen();
     model.is_answered().await;
+}
+
+#[test]
+fn a_list_is_of_one_moment_whatever_goes_to_its_place_meanwhile() {
+    let folder = Folder::new();
+    drop(old_store(&folder));
+    let store = open::writable_database(&folder.database(), std::time::Duration::ZERO);
+    let store = store.expect("migrated");
+    let memtable = Memtable::default();
+    // Those behind it came to their places in no order of time, and perhaps not all of them.
+    memtable.reset(Vec::new(), 5);
+    let archives = Archives::of(&folder.database());
+    for key_id in [None, Some("a".to_owned())] {
+        let query = ReceiptQuery {
+            scope: scope("a"),
+            key_id,
+            operation: None,
+            from: None,
+            until: None,
+            after: None,
+            limit: 10,
+        };
+        let page = pages::list_receipts(&store, &memtable, &archives, &query);
+        let found = page.expect("readable").receipts;
+        let places = found.iter().map(|receipt| receipt.leaf_index);
+        assert_eq!(places.collect::<Vec<_>>(), [4, 2, 0]);
+    }
 }
 
 #[tokio::test]

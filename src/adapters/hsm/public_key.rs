@@ -61,7 +61,7 @@ impl PublicKey {
     fn bytes(&self) -> u64 {
         match &self.0 {
             Parsed::Rsa { .. } => 6 << 10,
-            Parsed::Ed25519(_) => 1_024,
+            Parsed::Ed25519(_) => 640,
         }
     }
 
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_cached_key_is_not_found_under_another_type() {
-        let keys = PublicKeys::new(10);
+        let keys = PublicKeys::new(1 << 20);
         let mut record = active_key();
         record.public_key = Some(spki_pem(&ed25519_der()));
         let first = keys.of(&record).expect("parses");
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn another_public_key_in_the_record_is_another_key() {
-        let keys = PublicKeys::new(10);
+        let keys = PublicKeys::new(1 << 20);
         let mut record = active_key();
         let pair = Ed25519KeyPair::generate().expect("generates");
         let signature = pair.sign(b"data");

@@ -171,11 +171,8 @@ impl SqliteDataPlane {
         let writer = Writer::new(
             connection,
             path.to_owned(),
-            options.busy_timeout,
             Arc::clone(&in_memory),
-            options.on_commit,
-            options.backlog,
-            options.generation,
+            options.clone(),
             lock,
         )
         .map_err(open::sqlite_failed(path))?;

@@ -22,7 +22,7 @@ use super::known::Known;
 use super::open;
 use super::queue::{CommitJob, Job};
 use super::rows::{read_key_counts, read_usage};
-use super::{CommitStats, InMemory, OnCommit};
+use super::{CommitStats, InMemory, OnCommit, SqliteOptions};
 use crate::adapters::backlog::Backlog;
 use crate::domain::ids::KeyRef;
 use crate::ports::data_plane::{CommitError, Unavailable};
@@ -52,6 +52,9 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// How often the emptying of the log is tried while something holds it up: each time
 /// moves what is in it to the database, which takes the disk's time.
 const LOG_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one transaction moves at a start: as much as behind so many receipts.
+const AT_A_START: u64 = 8_192;
 
 /// The name in `meta` that the health check writes to.
 const PROBE: &str = "probe";
@@ -87,23 +90,21 @@ impl Writer {
     pub(super) fn new(
         connection: Connection,
         path: PathBuf,
-        busy_timeout: Duration,
         in_memory: Arc<InMemory>,
-        on_commit: Option<OnCommit>,
-        backlog: Backlog,
-        generation: u64,
+        options: SqliteOptions,
         lock: File,
     ) -> rusqlite::Result<Self> {
+        let busy_timeout = options.busy_timeout;
         let mut writer = Self {
             connection,
             path,
             busy_timeout,
             in_memory,
-            on_commit,
-            backlog,
+            on_commit: options.on_commit,
+            backlog: options.backlog,
             signer: None,
             known: Known::default(),
-            deferred: Deferred::new(generation),
+            deferred: Deferred::new(options.generation),
             checkpoint_due: Instant::now(),
             in_doubt: false,
             // The last process may have died between an erasure and its checkpoint.
@@ -119,6 +120,11 @@ impl Writer {
         // it before the database has it: a later success of the disk would not
         // cover it.
         writer.try_truncate_log(busy_timeout)?;
+        if let Err(error) = writer.move_what_is_left() {
+            tracing::warn!(%error, "receipts cannot be listed in their places: they are in memory");
+            writer.roll_back();
+            writer.read_recent()?;
+        }
         Ok(writer)
     }
 
@@ -313,11 +319,7 @@ impl Writer {
                 .append(effects.receipts, head.tree.size());
             in_memory.ledger_head.store(Arc::new(head));
         }
-        self.deferred.committed(
-            &self.connection,
-            &in_memory.memtable,
-            &in_memory.recent_uses,
-        );
+        self.have_moved();
     }
 
     fn invalidate(&self, effects: &Effects) {
@@ -388,6 +390,29 @@ impl Writer {
         self.in_memory.recent_uses.reset(recent.uses);
         self.in_memory.memtable.reset(recent.receipts, recent.end);
         Ok(())
+    }
+
+    /// Moves what is left of the last process, if it is enough: one that starts often
+    /// would never come to the end of it.
+    fn move_what_is_left(&mut self) -> rusqlite::Result<()> {
+        self.have_moved();
+        while self.deferred.is_moving() {
+            begin(&self.connection)?;
+            self.deferred.step(&self.connection, AT_A_START)?;
+            commit(&self.connection)?;
+            self.have_moved();
+        }
+        Ok(())
+    }
+
+    fn have_moved(&mut self) {
+        let InMemory {
+            memtable,
+            recent_uses,
+            ..
+        } = &*self.in_memory;
+        self.deferred
+            .committed(&self.connection, memtable, recent_uses);
     }
 
     fn read_key_counts(&self) -> rusqlite::Result<()> {

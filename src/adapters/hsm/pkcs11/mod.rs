@@ -53,8 +53,8 @@ use crate::ports::hsm::{
 
 pub use self::token::TokenName;
 
-/// Public keys that are kept parsed, of about 5 KiB each.
-const PARSED_PUBLIC_KEYS: usize = 10_000;
+/// Bytes of public keys that are kept parsed.
+const PARSED_PUBLIC_BYTES: usize = 64 << 20;
 
 /// Checking a signature of more than this many bytes takes longer than an async
 /// worker may be kept busy: SHA-256 hashes 64 KiB in 40 µs, SHA-512 16 in as much.
@@ -92,7 +92,7 @@ impl Pkcs11Hsm {
         let connector = Connector::new(settings.module, settings.token, settings.pin);
         Self {
             workers: Workers::start(connector, settings.sessions, clock),
-            public_keys: PublicKeys::new(PARSED_PUBLIC_KEYS),
+            public_keys: PublicKeys::new(PARSED_PUBLIC_BYTES),
             making: Semaphore::new(1),
             batch_turns: Semaphore::new(settings.sessions.max(1)),
             deadline: settings.deadline,

@@ -138,8 +138,8 @@ impl ParsedKey {
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Rsa(_) => 8 << 10,
-            Self::Ed25519(_) => 640,
-            Self::Symmetric(_) => 1_664,
+            Self::Ed25519(_) => 336,
+            Self::Symmetric(_) => 800,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::ports::hsm::{Claim, GeneratedKey, HsmFault};
 const ERASED_REMEMBERED: usize = 65_536;
 
 /// What a key that is ready takes beside what was parsed, in bytes.
-const READY_KEY_BYTES: u64 = 384;
+const READY_KEY_BYTES: u64 = 320;
 
 /// The key-encryption keys, and the keys that they have opened lately.
 pub(super) struct Vault {

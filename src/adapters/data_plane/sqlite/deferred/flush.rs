@@ -33,6 +33,8 @@ struct Flush {
     /// The last row in the log of uses that these came from.
     uses_end: i64,
     step: Step,
+    /// Something was done that is not durable yet.
+    is_under_way: bool,
 }
 
 enum Step {
@@ -72,6 +74,7 @@ impl Deferred {
         let Some(flush) = &mut self.flush else {
             return Ok(());
         };
+        flush.is_under_way = true;
         let share = usize::try_from(receipts)
             .unwrap_or(usize::MAX)
             .saturating_mul(SHARE);
@@ -105,6 +108,7 @@ impl Deferred {
             }
             return;
         };
+        flush.is_under_way = false;
         match flush.step {
             Step::Moved => {
                 memtable.end_generation();
@@ -123,12 +127,19 @@ impl Deferred {
 
     /// The batch was rolled back: what was not durable before it is moved anew.
     pub(in super::super) fn rolled_back(&mut self) {
-        if let Some(flush) = &mut self.flush {
+        if let Some(flush) = &mut self.flush
+            && flush.is_under_way
+        {
             flush.step = match flush.step {
                 Step::Move(_) | Step::Moved => Step::Move(Rest::of(&flush.generation)),
                 Step::Trim | Step::Trimmed => Step::Trim,
             };
         }
+    }
+
+    /// Whether there is something to do with the next batch.
+    pub(in super::super) fn is_moving(&self) -> bool {
+        self.flush.is_some()
     }
 
     /// Everything is read anew.
@@ -148,6 +159,7 @@ impl Flush {
             generation,
             uses: uses.begin_generation(),
             uses_end,
+            is_under_way: false,
         })
     }
 }

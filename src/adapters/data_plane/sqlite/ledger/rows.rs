@@ -26,7 +26,10 @@ pub(super) fn find_scope(connection: &Connection, scope: &Scope) -> rusqlite::Re
 }
 
 /// The number of a scope, which gets one if it has none.
-pub(super) fn scope_number(connection: &Connection, scope: &Scope) -> rusqlite::Result<i64> {
+pub(in super::super) fn scope_number(
+    connection: &Connection,
+    scope: &Scope,
+) -> rusqlite::Result<i64> {
     if let Some(number) = find_scope(connection, scope)? {
         return Ok(number);
     }

@@ -71,7 +71,7 @@ impl Deferred {
         connection: &Connection,
         receipts: u64,
     ) -> rusqlite::Result<()> {
-        let Some(flush) = &mut self.flush else {
+        let Some(flush) = self.flush.as_mut().filter(|_| receipts > 0) else {
             return Ok(());
         };
         flush.is_under_way = true;

@@ -340,3 +340,89 @@ impl Recent {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::receipt::ReceiptOperation;
+
+    const NUMBER: u64 = 5 * CHUNK as u64 + 7;
+
+    /// Of three scopes and four keys, at times that are in no order.
+    fn entry(leaf_index: u64) -> Entry {
+        let scrambled = leaf_index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        Entry {
+            scope: (scrambled % 3).cast_signed(),
+            key: match scrambled % 5 {
+                0 => None,
+                key => Some(KeyName::of(&format!("key-{key}"))),
+            },
+            place: ReceiptPlace {
+                microseconds: (scrambled % 1_000).cast_signed(),
+                leaf_index,
+            },
+            operation: ReceiptOperation::Encrypt.name(),
+        }
+    }
+
+    fn expected(scope: i64, key: Option<&KeyName>, after: i64, until: i64) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = (0..NUMBER).map(entry).collect();
+        entries.retain(|entry| {
+            entry.scope == scope
+                && (key.is_none() || entry.key.as_ref() == key)
+                && (after..until).contains(&entry.place.microseconds)
+        });
+        entries.sort_by_key(|entry| entry.place);
+        entries
+    }
+
+    #[test]
+    fn many_chunks_are_one_sequence_whether_they_are_being_moved_or_not() {
+        let memtable = Memtable::default();
+        for first in (0..NUMBER).step_by(10) {
+            let end = NUMBER.min(first + 10);
+            memtable.append((first..end).map(entry).collect(), end);
+            if first == 2_500 {
+                let generation = memtable.begin_generation();
+                let merged = Merged::new(Order::Time, &generation.chunks);
+                assert_eq!((merged.count() as u64, generation.end), (end, end));
+                let with_key = Merged::new(Order::Key, &generation.chunks);
+                let with_key: Vec<Entry> = with_key.collect();
+                assert!(with_key.is_sorted_by(|one, other| one.compare(other, Order::Key).is_le()));
+                let expected = (0..end).filter(|place| entry(*place).key.is_some());
+                assert_eq!(with_key.len(), expected.count());
+                assert_eq!(memtable.unmoved(), (0, end));
+            }
+        }
+        for key in [None, Some(KeyName::of("key-2")), Some(KeyName::of("key-9"))] {
+            for (after, until) in [(i64::MIN, i64::MAX), (300, 700), (999, 1_000), (700, 300)] {
+                let recent = memtable.recent(1, key.clone());
+                assert_eq!(recent.end, NUMBER);
+                let found: Vec<Entry> = recent.between((after, -1), until).collect();
+                assert_eq!(found, expected(1, key.as_ref(), after, until));
+            }
+        }
+        memtable.end_generation();
+        let left = memtable
+            .recent(1, None)
+            .between((i64::MIN, -1), i64::MAX)
+            .count();
+        let moved = 2_510;
+        let newer = (moved..NUMBER).filter(|place| entry(*place).scope == 1);
+        assert_eq!(left, newer.count());
+    }
+
+    #[test]
+    fn a_text_is_the_name_of_an_id_only_as_ids_are_written() {
+        let id = KeyId::generate();
+        let text = id.as_text();
+        let text = text.as_ref();
+        assert_eq!(KeyName::of(text), KeyName::Id(*id.as_bytes()));
+        for other in [&text.to_uppercase(), &text.replace('-', ""), "", "alias/x"] {
+            let name = KeyName::of(other);
+            assert!(matches!(name, KeyName::Other(_)), "{other}");
+            name.with_text(|text| assert_eq!(text, other));
+        }
+        KeyName::of(text).with_text(|same| assert_eq!(same, text));
+    }
+}

@@ -3,8 +3,10 @@
 //! changes after a commit and before its answers.
 
 mod applying;
+mod deferring;
 mod handles;
 mod ledger;
+mod log;
 mod upkeep;
 
 use std::fs::File;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::batch::{Batch, Effects};
-use super::deferred::{Deferred, read_recent};
+use super::deferred::Deferred;
 use super::fault::StoreFault;
 use super::known::Known;
 use super::open;
@@ -48,13 +50,6 @@ const ENOUGH: usize = 8;
 /// How often a checkpoint is kept for good, while receipts come: for those who
 /// later ask what the ledger was at some time.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
-
-/// How often the emptying of the log is tried while something holds it up: each time
-/// moves what is in it to the database, which takes the disk's time.
-const LOG_AGAIN: Duration = Duration::from_secs(1);
-
-/// What one transaction moves at a start: as much as behind so many receipts.
-const AT_A_START: u64 = 8_192;
 
 /// The name in `meta` that the health check writes to.
 const PROBE: &str = "probe";
@@ -383,38 +378,6 @@ impl Writer {
             .query_row([name], |row| row.get(0))
     }
 
-    /// Reads what is not in its place yet.
-    fn read_recent(&mut self) -> rusqlite::Result<()> {
-        let recent = read_recent(&self.connection)?;
-        self.deferred.forget();
-        self.in_memory.recent_uses.reset(recent.uses);
-        self.in_memory.memtable.reset(recent.receipts, recent.end);
-        Ok(())
-    }
-
-    /// Moves what is left of the last process, if it is enough: one that starts often
-    /// would never come to the end of it.
-    fn move_what_is_left(&mut self) -> rusqlite::Result<()> {
-        self.have_moved();
-        while self.deferred.is_moving() {
-            begin(&self.connection)?;
-            self.deferred.step(&self.connection, AT_A_START)?;
-            commit(&self.connection)?;
-            self.have_moved();
-        }
-        Ok(())
-    }
-
-    fn have_moved(&mut self) {
-        let InMemory {
-            memtable,
-            recent_uses,
-            ..
-        } = &*self.in_memory;
-        self.deferred
-            .committed(&self.connection, memtable, recent_uses);
-    }
-
     fn read_key_counts(&self) -> rusqlite::Result<()> {
         *self.in_memory.lock_key_counts() = read_key_counts(&self.connection)?;
         Ok(())
@@ -435,37 +398,6 @@ impl Writer {
                 Err(error) => tracing::error!(%error, "the store cannot be opened"),
             }
         }
-    }
-
-    /// Moves the write-ahead log into the database and empties it, if an erased
-    /// secret may be in it. Where a reader or the disk holds it up, later commits
-    /// try again from time to time, without waiting.
-    fn truncate_log(&mut self, wait: Duration) {
-        self.log_due = Instant::now() + LOG_AGAIN;
-        if let Err(error) = self.try_truncate_log(wait) {
-            tracing::warn!(%error, "the store's log cannot be emptied");
-        }
-    }
-
-    fn try_truncate_log(&mut self, wait: Duration) -> rusqlite::Result<()> {
-        if !self.log_holds_secret {
-            return Ok(());
-        }
-        let is_busy = self.connection.busy_timeout(wait).and_then(|()| {
-            self.connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-                    row.get::<_, bool>(0)
-                })
-        });
-        if let Err(error) = self.connection.busy_timeout(self.busy_timeout) {
-            tracing::error!(%error, "the store's busy timeout cannot be set");
-        }
-        if is_busy? {
-            tracing::warn!("another connection holds up the emptying of the store's log");
-        } else {
-            self.log_holds_secret = false;
-        }
-        Ok(())
     }
 }
 

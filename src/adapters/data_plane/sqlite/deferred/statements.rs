@@ -137,13 +137,7 @@ pub(in super::super) fn log_use(
             "INSERT INTO key_use_log (key_id, day, used, encryptions, last_used_at) \
              VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![
-            key_id.as_bytes(),
-            count.day,
-            stored(count.used)?,
-            stored(count.encryptions)?,
-            count.last_used_at.map(Timestamp::microseconds)
-        ])?;
+        .execute(count_values(key_id, count)?)?;
     Ok(())
 }
 
@@ -160,14 +154,22 @@ pub(super) fn put_use(
              ON CONFLICT (key_id) DO UPDATE SET day = excluded.day, used = excluded.used, \
              encryptions = excluded.encryptions, last_used_at = excluded.last_used_at",
         )?
-        .execute(params![
-            key_id.as_bytes(),
-            count.day,
-            stored(count.used)?,
-            stored(count.encryptions)?,
-            count.last_used_at.map(Timestamp::microseconds)
-        ])?;
+        .execute(count_values(key_id, count)?)?;
     Ok(())
+}
+
+/// The values of a count in the order of its columns.
+fn count_values(
+    key_id: KeyId,
+    count: &UsageCount,
+) -> rusqlite::Result<([u8; 16], i64, i64, i64, Option<i64>)> {
+    Ok((
+        *key_id.as_bytes(),
+        count.day,
+        stored(count.used)?,
+        stored(count.encryptions)?,
+        count.last_used_at.map(Timestamp::microseconds),
+    ))
 }
 
 /// The number of the last row in the log of uses.

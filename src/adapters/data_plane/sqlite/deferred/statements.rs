@@ -158,11 +158,11 @@ pub(super) fn put_use(
     Ok(())
 }
 
+/// Key, day, uses, encryptions and the last use.
+type CountValues = ([u8; 16], i64, i64, i64, Option<i64>);
+
 /// The values of a count in the order of its columns.
-fn count_values(
-    key_id: KeyId,
-    count: &UsageCount,
-) -> rusqlite::Result<([u8; 16], i64, i64, i64, Option<i64>)> {
+fn count_values(key_id: KeyId, count: &UsageCount) -> rusqlite::Result<CountValues> {
     Ok((
         *key_id.as_bytes(),
         count.day,

@@ -25,7 +25,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ];
 
 /// Statements that a connection keeps prepared: more than there are in this room.
-const PREPARED_STATEMENTS: usize = 64;
+const PREPARED_STATEMENTS: usize = 128;
 
 /// Why a database cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -130,6 +130,7 @@ impl Deferred {
         if let Some(flush) = &mut self.flush
             && flush.is_under_way
         {
+            flush.is_under_way = false;
             flush.step = match flush.step {
                 Step::Move(_) | Step::Moved => Step::Move(Rest::of(&flush.generation)),
                 Step::Trim | Step::Trimmed => Step::Trim,

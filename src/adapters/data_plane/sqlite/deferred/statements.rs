@@ -5,8 +5,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::memtable::{Entry, KeyName};
 use super::recent_uses::Counts;
-use crate::adapters::data_plane::sqlite::rows::read_count;
-use crate::adapters::data_plane::sqlite::rows::{counted, parsed, read_ledger_size, stored};
+use crate::adapters::data_plane::sqlite::rows::{
+    counted, parsed, read_count, read_ledger_size, stored,
+};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageCount;
@@ -90,8 +91,8 @@ pub(super) fn first_receipt(connection: &Connection) -> rusqlite::Result<u64> {
 pub(super) fn list_by_time(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO receipts_by_time (scope, ts, seq, operation) \
-             VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO receipts_by_time (scope, ts, seq, operation) \
+             VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             entry.scope,
@@ -109,8 +110,8 @@ pub(super) fn list_by_key(
     key: &KeyName,
 ) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
-        "INSERT OR IGNORE INTO receipts_by_key (scope, key_id, ts, seq, operation) \
-         VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO receipts_by_key (scope, key_id, ts, seq, operation) \
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
     )?;
     let place = stored(entry.place.leaf_index)?;
     let operation = entry.operation.as_str();

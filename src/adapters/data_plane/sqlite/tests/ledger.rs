@@ -243,4 +243,8 @@ async fn a_scope_that_was_rolled_back_with_its_transaction_is_made_anew_by_the_n
     assert!(matches!(refused, Err(Refusal::Malformed(_))), "{refused:?}");
     let kept = batch.apply(&receipts_of(vec![receipt_in(&scope("new"))]));
     assert!(kept.is_ok(), "{kept:?}");
+    // And of the refused one nothing is listed.
+    let listed = batch.finish(false).expect("written").receipts;
+    let places = listed.iter().map(|entry| entry.place.leaf_index);
+    assert_eq!(places.collect::<Vec<_>>(), [0]);
 }

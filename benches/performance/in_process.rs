@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kms::adapters::backlog::Backlog;
 use kms::adapters::clock::SystemClock;
 use kms::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions};
 use kms::adapters::hsm::software::kek::KeyEncryptionKey;
@@ -32,23 +33,30 @@ pub(crate) struct InProcess {
     data_plane: Arc<dyn DataPlane>,
 }
 
-/// The software HSM of a data folder, with its key-encryption key made where there is
-/// none.
-pub(crate) fn software_hsm(data_dir: &Path) -> Arc<dyn HsmBackend> {
-    let path = data_dir.join("kek");
-    let kek = KeyEncryptionKey::load(&path, LaidOutBy::Service).expect("a key, or none");
-    let kek = kek.unwrap_or_else(|| KeyEncryptionKey::create(&path).expect("created"));
-    Arc::new(SoftwareHsm::new(kek, SoftwareHsmSettings::default()))
-}
-
 impl InProcess {
-    /// On this data folder.
-    pub(crate) async fn open(data_dir: &Path, hsm: Arc<dyn HsmBackend>) -> Self {
+    /// On this data folder and the software HSM of it, with its key-encryption key made
+    /// where there is none.
+    pub(crate) async fn on_software(data_dir: &Path) -> Self {
+        let path = data_dir.join("kek");
+        let kek = KeyEncryptionKey::load(&path, LaidOutBy::Service).expect("a key, or none");
+        let kek = kek.unwrap_or_else(|| KeyEncryptionKey::create(&path).expect("created"));
+        let settings = SoftwareHsmSettings::default();
+        let backlog = settings.backlog.clone();
+        let hsm = Arc::new(SoftwareHsm::new(kek, settings));
+        Self::open(data_dir, hsm, backlog).await
+    }
+
+    /// On this data folder and this HSM, which says there what waits for it.
+    pub(crate) async fn open(data_dir: &Path, hsm: Arc<dyn HsmBackend>, backlog: Backlog) -> Self {
         let path = data_dir.join("ledger.key");
         let signer = LedgerSigner::load(&path).expect("a key, or none");
         let signer = signer.unwrap_or_else(|| LedgerSigner::create(&path).expect("created"));
         let signer = Arc::new(signer);
-        let store = SqliteDataPlane::open(&data_dir.join("kms.db"), SqliteOptions::default());
+        let options = SqliteOptions {
+            backlog,
+            ..SqliteOptions::default()
+        };
+        let store = SqliteDataPlane::open(&data_dir.join("kms.db"), options);
         let data_plane: Arc<dyn DataPlane> = Arc::new(store.expect("a store"));
         data_plane
             .begin_ledger(Arc::clone(&signer) as _)

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::in_process::{InProcess, scope, software_hsm};
+use crate::in_process::{InProcess, scope};
 use crate::requests::{BATCH, KIBIBYTE, MESSAGE, TENANT, base64};
 
 /// The argument with which this program starts itself under Callgrind.
@@ -133,7 +133,7 @@ pub(crate) fn do_counted(data_dir: &str, name: &str, times: &str) {
     let path = case["path"].as_str().expect("a path").to_owned();
     let body = case["body"].to_string();
     runtime().block_on(async {
-        let on = InProcess::open(&data_dir, software_hsm(&data_dir)).await;
+        let on = InProcess::on_software(&data_dir).await;
         let router = router(&on);
         for _ in 0..times {
             let answer = ask(&router, &path, body.clone()).await;
@@ -199,7 +199,7 @@ async fn ask(router: &Router, path: &str, body: String) -> Option<Value> {
 
 /// Lays out a data folder with keys, and what each operation asks for.
 async fn prepare(data_dir: &Path) -> Vec<&'static str> {
-    let on = InProcess::open(data_dir, software_hsm(data_dir)).await;
+    let on = InProcess::on_software(data_dir).await;
     let router = router(&on);
     let mut cases = Vec::new();
     for (key_type, algorithm, names) in [

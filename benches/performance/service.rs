@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kms::adapters::backlog::Backlog;
 use kms::adapters::hsm::pkcs11::{Pkcs11Hsm, Pkcs11Settings, TokenName};
 use kms::domain::algorithm::{AeadAlgorithm, KeyType, SigningAlgorithm};
 use kms::domain::ids::KeyRef;
@@ -15,7 +16,7 @@ use kms::domain::secret::SecretBytes;
 use kms::ports::hsm::{HsmBackend, Nonce};
 use kms::service::{Ciphertext, KeyChoice};
 
-use crate::in_process::{InProcess, context, scope, software_hsm};
+use crate::in_process::{InProcess, context, scope};
 use crate::primitives::{Primitive, Primitives};
 use crate::process::Process;
 use crate::report::{Line, QUANTILES};
@@ -180,7 +181,7 @@ pub(crate) fn lines_of(mut command: Command) -> Vec<Line> {
 pub(crate) fn measure_on_software(settings: &Settings) {
     let folder = tempfile::tempdir().expect("a folder");
     runtime().block_on(async {
-        let on = InProcess::open(folder.path(), software_hsm(folder.path())).await;
+        let on = InProcess::on_software(folder.path()).await;
         let scope = scope(TENANT);
         for (primitive, call) in calls(&on, &scope, &Primitive::ALL).await {
             if settings.wants(primitive.name()) {
@@ -209,11 +210,13 @@ pub(crate) fn measure_on_token(settings: &Settings, sessions: usize) {
         pin: Arc::new(SecretBytes::new(PIN.as_bytes().to_vec())),
         sessions,
         deadline: Duration::from_secs(5),
+        backlog: Backlog::default(),
     };
+    let backlog = token.backlog.clone();
     runtime().block_on(async {
         let clock = Arc::new(kms::adapters::clock::SystemClock);
         let hsm: Arc<dyn HsmBackend> = Arc::new(Pkcs11Hsm::new(token, clock));
-        let on = InProcess::open(folder.path(), hsm).await;
+        let on = InProcess::open(folder.path(), hsm, backlog).await;
         let scope = scope(TENANT);
         let through = format!("service on the token, {}", in_words(sessions));
         for (primitive, call) in calls(&on, &scope, &crate::token::MEASURED).await {

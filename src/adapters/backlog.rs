@@ -1,5 +1,5 @@
-//! How many long computations wait for a core: what one adapter knows, and another goes
-//! by.
+//! How many calls wait for a core or for a session of a token: what one adapter knows, and
+//! another goes by.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +19,9 @@ impl Backlog {
         Waiting(self.clone())
     }
 
-    /// Whether one waits, or did a moment ago.
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
+    /// How many wait, or did a moment ago.
+    pub fn waiting(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Ground<'a> {
 /// where its key-encryption key is there: it holds keys of before.
 pub(super) async fn backends(ground: Ground<'_>) -> Result<Backends, StartError> {
     let config = ground.config;
-    let token = token_hsm(config, ground.clock);
+    let token = token_hsm(&ground);
     let mut material: Vec<Arc<dyn Material>> = Vec::new();
     if let Some(hsm) = &token {
         material.push(Arc::new(TokenPin {
@@ -115,8 +115,8 @@ async fn software_hsm(
     Ok((hsm, keeper, material))
 }
 
-fn token_hsm(config: &Config, clock: &Arc<dyn Clock>) -> Option<Arc<Pkcs11Hsm>> {
-    let pkcs11 = &config.hsm.pkcs11;
+fn token_hsm(ground: &Ground<'_>) -> Option<Arc<Pkcs11Hsm>> {
+    let pkcs11 = &ground.config.hsm.pkcs11;
     let token = pkcs11.token()?;
     let settings = Pkcs11Settings {
         module: token.module.to_owned(),
@@ -127,8 +127,10 @@ fn token_hsm(config: &Config, clock: &Arc<dyn Clock>) -> Option<Arc<Pkcs11Hsm>> 
         pin: shared(token.pin),
         sessions: pkcs11.sessions(),
         deadline: pkcs11.deadline.as_duration(),
+        backlog: ground.backlog.clone(),
     };
-    Some(Arc::new(Pkcs11Hsm::new(settings, Arc::clone(clock))))
+    let clock = Arc::clone(ground.clock);
+    Some(Arc::new(Pkcs11Hsm::new(settings, clock)))
 }
 
 fn shared(pin: &SecretBytes) -> Arc<SecretBytes> {

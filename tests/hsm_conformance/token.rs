@@ -13,6 +13,7 @@ use cryptoki::object::{
 };
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
+use kms::adapters::backlog::Backlog;
 use kms::adapters::clock::SystemClock;
 use kms::adapters::hsm::pkcs11::{Pkcs11Hsm, Pkcs11Settings, TokenName};
 use kms::domain::algorithm::KeyType;
@@ -50,7 +51,7 @@ pub(crate) struct OpenToken {
     _alone: RwLockWriteGuard<'static, ()>,
 }
 
-async fn backend(sessions: usize) -> Pkcs11Hsm {
+async fn backend(sessions: usize, backlog: Backlog) -> Pkcs11Hsm {
     let settings = Pkcs11Settings {
         module: TOKEN.1.clone(),
         token: TokenName {
@@ -60,6 +61,7 @@ async fn backend(sessions: usize) -> Pkcs11Hsm {
         pin: Arc::new(SecretBytes::from(PIN.to_owned())),
         sessions,
         deadline: Duration::from_secs(20),
+        backlog,
     };
     let hsm = Pkcs11Hsm::new(settings, Arc::new(SystemClock));
     hsm.self_test().await.expect("the token is there");
@@ -70,7 +72,7 @@ impl TokenBackend {
     pub(crate) async fn new() -> Self {
         Self {
             _beside_others: TURNS.read().await,
-            hsm: backend(4).await,
+            hsm: backend(4, Backlog::default()).await,
         }
     }
 }
@@ -78,7 +80,7 @@ impl TokenBackend {
 impl OpenToken {
     pub(crate) async fn new() -> Self {
         let alone = TURNS.write().await;
-        let hsm = Arc::new(backend(8).await);
+        let hsm = Arc::new(backend(8, Backlog::default()).await);
         let pkcs11 = Pkcs11::new(&TOKEN.1).expect("the module loads");
         match pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
@@ -104,7 +106,12 @@ impl OpenToken {
 
     /// Another backend, which has found nothing yet.
     pub(crate) async fn another_backend(&self) -> Pkcs11Hsm {
-        backend(1).await
+        backend(1, Backlog::default()).await
+    }
+
+    /// Another backend, with one session, that says here what waits for it.
+    pub(crate) async fn backend_with(&self, backlog: &Backlog) -> Pkcs11Hsm {
+        backend(1, backlog.clone()).await
     }
 
     /// Whether the token leaves an attribute as it is.

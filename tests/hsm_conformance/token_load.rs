@@ -1,7 +1,9 @@
 //! Many callers of one token at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use kms::adapters::backlog::Backlog;
 use kms::domain::algorithm::{AeadAlgorithm, KeyType};
 use kms::domain::key::StoredKey;
 use kms::ports::hsm::{HsmBackend, HsmError, HsmFault};
@@ -121,4 +123,53 @@ async fn hundreds_of_callers_at_once_each_get_what_is_theirs() {
             }
         }
     }
+}
+
+/// Waits for the HSM to be in this condition, and the backlog with it.
+async fn until(hsm: &dyn HsmBackend, backlog: &Backlog, condition: &str, waiting: usize) {
+    let seen = async || {
+        loop {
+            let now = hsm.condition().expect("a condition");
+            if now.contains(condition) && backlog.waiting() == waiting {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen())
+        .await
+        .unwrap_or_else(|_| panic!("never {condition}, and {waiting} in the backlog"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_in_the_backlog_until_a_session_has_it() {
+    let token = OpenToken::new().await;
+    let backlog = Backlog::default();
+    let hsm = Arc::new(token.backend_with(&backlog).await);
+    // It has the only session for as long as one RSA key after the other takes.
+    let busy = tokio::spawn({
+        let hsm = Arc::clone(&hsm);
+        async move {
+            loop {
+                let key = Harness { hsm: &*hsm }.generate(KeyType::Rsa2048).await;
+                let discarded = hsm.discard(key.record.key_id).await;
+                discarded.expect("discards");
+            }
+        }
+    });
+    let in_use = "1 of 1 sessions in use, 0 calls waiting";
+    until(&*hsm, &backlog, in_use, 0).await;
+    let second = tokio::spawn({
+        let hsm = Arc::clone(&hsm);
+        async move {
+            loop {
+                hsm.self_test().await.expect("it is well");
+            }
+        }
+    });
+    let one_waits = "1 of 1 sessions in use, 1 calls waiting";
+    until(&*hsm, &backlog, one_waits, 1).await;
+    second.abort();
+    busy.abort();
+    until(&*hsm, &backlog, "0 of 1 sessions in use, 0 calls", 0).await;
 }

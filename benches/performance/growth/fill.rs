@@ -11,7 +11,7 @@ use kms::domain::trust_anchor::AnchorType;
 use kms::service::{AddTrustAnchorRequest, KeyChoice};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-use crate::in_process::{InProcess, context, scope, software_hsm};
+use crate::in_process::{InProcess, context, scope};
 use crate::requests::{MESSAGE, base64};
 
 /// At work at once: many share one write.
@@ -61,7 +61,7 @@ pub(crate) fn fill(data_dir: &Path, size: Size, say: impl Fn(&str)) -> Vec<Made>
         .expect("a runtime");
     runtime.block_on(async {
         let filling = Arc::new(Filling {
-            on: InProcess::open(data_dir, software_hsm(data_dir)).await,
+            on: InProcess::on_software(data_dir).await,
             size,
             keys: (0..size.keys).map(|_| OnceLock::new()).collect(),
         });

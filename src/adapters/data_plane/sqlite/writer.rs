@@ -4,6 +4,7 @@
 
 mod applying;
 mod deferring;
+mod gathering;
 mod handles;
 mod ledger;
 mod log;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use self::gathering::{first_pause, next_pause};
 use super::batch::{Batch, Effects};
 use super::deferred::Deferred;
 use super::fault::StoreFault;
@@ -33,19 +35,6 @@ use crate::ports::ledger::EvidenceLedger;
 /// Jobs that share one durable write, at most: enough to spread the cost of the
 /// disk, few enough that nobody waits long for the others.
 const LARGEST_BATCH: usize = 512;
-
-/// From so many transactions in the last write on, the next one gathers more first.
-const MANY: usize = 4;
-
-/// How long it gathers them. A write has a cost of its own, about as much as that of
-/// ten receipts, and under load the processor is what everybody waits for.
-const GATHERING: Duration = Duration::from_micros(100);
-
-/// For how many times that, at most, while long computations wait for a core and fewer
-/// than these have come: a write costs a third of an RSA signature, and whoever waits for
-/// a core anyway gets it sooner where several of those signatures share a write.
-const GATHERINGS: usize = 8;
-const ENOUGH: usize = 8;
 
 /// How often a checkpoint is kept for good, while receipts come: for those who
 /// later ask what the ledger was at some time.
@@ -176,17 +165,17 @@ impl Writer {
     /// This one and what comes soon enough to share the next write.
     fn gather(&self, first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
         let mut gathered = vec![first];
-        // Only behind a write that many shared: of those who come alone the first waits,
-        // and nobody after it.
-        if self.last_batch >= MANY {
-            std::thread::sleep(GATHERING);
+        if let Some(pause) = first_pause(self.last_batch) {
+            std::thread::sleep(pause);
         }
-        for _ in 0..GATHERINGS {
+        let mut waited = Duration::ZERO;
+        loop {
             gathered.extend(jobs.try_iter().take(LARGEST_BATCH - gathered.len()));
-            if gathered.len() >= ENOUGH || !self.backlog.is_waiting() {
+            let Some(pause) = next_pause(gathered.len(), self.backlog.waiting(), waited) else {
                 break;
-            }
-            std::thread::sleep(GATHERING);
+            };
+            std::thread::sleep(pause);
+            waited += pause;
         }
         gathered
     }

@@ -39,6 +39,7 @@ use self::session::{TokenSession, WantedKey};
 use self::workers::{Effect, Workers};
 use super::pace;
 use super::public_key::{PublicKey, PublicKeys};
+use crate::adapters::backlog::Backlog;
 use crate::domain::algorithm::{Algorithm, KeyType, SigningAlgorithm};
 use crate::domain::ids::KeyId;
 use crate::domain::key::{HsmBackendName, KeyHandle};
@@ -72,6 +73,8 @@ pub struct Pkcs11Settings {
     pub sessions: usize,
     /// How long a call may take; making a key three times as long.
     pub deadline: Duration,
+    /// Where it is said that calls wait for a session.
+    pub backlog: Backlog,
 }
 
 /// The HSM behind a PKCS#11 module.
@@ -91,7 +94,7 @@ impl Pkcs11Hsm {
     pub fn new(settings: Pkcs11Settings, clock: Arc<dyn Clock>) -> Self {
         let connector = Connector::new(settings.module, settings.token, settings.pin);
         Self {
-            workers: Workers::start(connector, settings.sessions, clock),
+            workers: Workers::start(connector, settings.sessions, settings.backlog, clock),
             public_keys: PublicKeys::new(PARSED_PUBLIC_BYTES),
             making: Semaphore::new(1),
             batch_turns: Semaphore::new(settings.sessions.max(1)),

@@ -12,6 +12,7 @@ use super::connection::Connector;
 use super::fault::{CallFault, TokenError};
 use super::queue::{CallQueue, NotQueued, Waiting};
 use super::session::TokenSession;
+use crate::adapters::backlog::{self, Backlog};
 use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::hsm::HsmError;
@@ -46,6 +47,7 @@ pub(super) struct Workers {
 struct Office {
     connector: Connector,
     queue: CallQueue<dyn TokenCall>,
+    backlog: Backlog,
     clock: Arc<dyn Clock>,
     /// How many sessions the configuration asks for.
     wanted: usize,
@@ -75,11 +77,18 @@ pub(super) struct Standing {
 
 impl Workers {
     /// Starts the keeper and the first thread; the others come with the first
-    /// connection, as many as the token has sessions for.
-    pub(super) fn start(connector: Connector, wanted: usize, clock: Arc<dyn Clock>) -> Self {
+    /// connection, as many as the token has sessions for. What waits for a session is
+    /// said in `backlog`.
+    pub(super) fn start(
+        connector: Connector,
+        wanted: usize,
+        backlog: Backlog,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let office = Arc::new(Office {
             connector,
             queue: CallQueue::new(LONGEST_QUEUE),
+            backlog,
             clock,
             wanted,
             posts: Mutex::default(),
@@ -112,6 +121,7 @@ impl Workers {
             effect,
             limit,
             expires_at: Instant::now() + limit,
+            waiting: Some(self.office.backlog.wait()),
             done: None,
             answer,
         };
@@ -367,6 +377,8 @@ struct Call<W, T> {
     effect: Effect,
     limit: Duration,
     expires_at: Instant,
+    /// Until a session has it.
+    waiting: Option<backlog::Waiting>,
     done: Option<T>,
     answer: oneshot::Sender<Result<T, HsmError>>,
 }
@@ -387,6 +399,7 @@ where
     T: Send,
 {
     fn attempt(&mut self, session: &TokenSession) -> Result<(), CallFault> {
+        self.waiting = None;
         self.done = Some((self.work)(session)?);
         Ok(())
     }

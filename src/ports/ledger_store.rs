@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::data_plane::Unavailable;
 use super::ledger::{EvidenceLedger, LedgerError};
 use crate::domain::ids::ReceiptId;
-use crate::domain::ledger::{Checkpoint, LedgerFlaw, TileId, Tree, TreeHash};
+use crate::domain::ledger::{Checkpoint, LedgerFlaw, Tile, TileId, Tree};
 use crate::domain::receipt::OperationName;
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
@@ -49,7 +49,7 @@ pub trait LedgerStore: Send + Sync + 'static {
     async fn read_tiles(
         &self,
         tiles: Vec<TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable>;
+    ) -> Result<BTreeMap<TileId, Arc<Tile>>, Unavailable>;
 
     /// The leaves from `first` on, `number` of them; fewer where they are not
     /// there, or no longer here.

@@ -4,13 +4,14 @@
 //! themselves are their tenant's, and all of them an auditor's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{KmsService, RequestContext};
 use crate::domain::caller::Caller;
 use crate::domain::error::{Dependency, KmsError, RequestFault};
 use crate::domain::ids::ReceiptId;
 use crate::domain::ledger::{
-    Checkpoint, LedgerFlaw, ORIGIN, ProofPlan, TILE_WIDTH, TileId, TileKind, TilePath, Tree,
+    Checkpoint, LedgerFlaw, ORIGIN, ProofPlan, TILE_WIDTH, Tile, TileId, TileKind, TilePath, Tree,
     TreeHash, VerifierKey,
 };
 use crate::domain::scope::Scope;
@@ -96,7 +97,7 @@ impl KmsService {
     async fn root_at(&self, head: &LedgerHead, size: u64) -> Result<TreeHash, KmsError> {
         let plan = ProofPlan::root(size);
         let tiles = self.tiles(head, plan.tiles()).await?;
-        let root = build(&plan, &tiles)?.first().copied();
+        let root = tiles.build(&plan)?.first().copied();
         Ok(root.unwrap_or_else(TreeHash::of_empty_tree))
     }
 
@@ -141,9 +142,9 @@ impl KmsService {
     async fn hash_tile(&self, id: TileId, width: usize) -> Result<Vec<u8>, KmsError> {
         let head = self.ports.data_plane.ledger_head();
         let tiles = self.tiles(&head, [id]).await?;
-        let hashes = tiles.get(&id).and_then(|hashes| hashes.get(..width));
-        let hashes = hashes.ok_or(RequestFault::UnknownTile)?;
-        Ok(TreeHash::join(hashes))
+        let tile = tiles.get(id).filter(|tile| tile.width() >= width);
+        let tile = tile.ok_or(RequestFault::UnknownTile)?;
+        Ok(TreeHash::join(tile.hashes().take(width)))
     }
 
     async fn entries(&self, index: u64, width: usize) -> Result<Vec<u8>, KmsError> {
@@ -186,7 +187,7 @@ impl KmsService {
         let plan = ProofPlan::consistency(from, to)
             .ok_or_else(|| KmsError::field("from", format!("a size of at most {to}")))?;
         let tiles = self.tiles(&head, plan.tiles()).await?;
-        let proof = build(&plan, &tiles)?;
+        let proof = tiles.build(&plan)?;
         let note = if to == size {
             head.note.clone()
         } else {
@@ -231,7 +232,7 @@ impl KmsService {
             .ok_or_else(|| KmsError::internal("a receipt is beyond the ledger's head"))?;
         let tiles = self.tiles(&head, plan.tiles()).await?;
         Ok(FoundReceipt {
-            inclusion_proof: build(&plan, &tiles)?,
+            inclusion_proof: tiles.build(&plan)?,
             kept,
             checkpoint: head.checkpoint,
             note: head.note.clone(),
@@ -253,37 +254,43 @@ impl KmsService {
     }
 
     /// These tiles of the tree at this head: complete ones from the store, those at
-    /// the edge from the head. What is in neither is left out.
-    async fn tiles(
+    /// the edge from the head.
+    async fn tiles<'a>(
         &self,
-        head: &LedgerHead,
+        head: &'a LedgerHead,
         wanted: impl IntoIterator<Item = TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, KmsError> {
-        let mut tiles = BTreeMap::new();
-        let mut complete = Vec::new();
-        for id in wanted {
-            let in_level = Tree::complete_tiles(head.checkpoint.size, usize::from(id.level));
-            match id.index.cmp(&in_level) {
-                std::cmp::Ordering::Less => complete.push(id),
-                std::cmp::Ordering::Equal => {
-                    tiles.insert(id, head.tree.edge(id.level).to_vec());
-                }
-                std::cmp::Ordering::Greater => {}
-            }
-        }
-        let found = self.ports.data_plane.read_tiles(complete).await;
-        tiles.append(&mut found.map_err(away)?);
-        Ok(tiles)
+    ) -> Result<Tiles<'a>, KmsError> {
+        let wanted = wanted.into_iter();
+        let complete = wanted.filter(|id| {
+            id.index < Tree::complete_tiles(head.checkpoint.size, usize::from(id.level))
+        });
+        let complete = self.ports.data_plane.read_tiles(complete.collect()).await;
+        Ok(Tiles {
+            tree: &head.tree,
+            complete: complete.map_err(away)?,
+        })
     }
 }
 
-/// The proof, from tiles that were read for it.
-fn build(
-    plan: &ProofPlan,
-    tiles: &BTreeMap<TileId, Vec<TreeHash>>,
-) -> Result<Vec<TreeHash>, KmsError> {
-    plan.build(|node| node.in_tile(tiles.get(&node.tile())?))
-        .ok_or_else(|| KmsError::internal("a tile of the ledger is missing"))
+/// Tiles of one tree.
+struct Tiles<'a> {
+    tree: &'a Tree,
+    complete: BTreeMap<TileId, Arc<Tile>>,
+}
+
+impl Tiles<'_> {
+    fn get(&self, id: TileId) -> Option<&Tile> {
+        match id.index == Tree::complete_tiles(self.tree.size(), usize::from(id.level)) {
+            true => Some(self.tree.edge(id.level)),
+            false => self.complete.get(&id).map(Arc::as_ref),
+        }
+    }
+
+    /// The proof from these tiles.
+    fn build(&self, plan: &ProofPlan) -> Result<Vec<TreeHash>, KmsError> {
+        plan.build(|node| node.in_tile(self.get(node.tile())?))
+            .ok_or_else(|| KmsError::internal("a tile of the ledger is missing"))
+    }
 }
 
 fn away(away: Unavailable) -> KmsError {

@@ -361,13 +361,17 @@ impl Auditor {
     ) -> Result<(), Stop<E>> {
         let mut complete = Vec::new();
         self.tree.push(hash, &mut complete);
-        for CompleteTile { id: tile, hashes } in complete {
+        for CompleteTile {
+            id: tile,
+            tile: grown,
+        } in complete
+        {
             let kept = match tile.level {
                 0 => self.tile.take().flatten(),
                 _ => stored(tile).map_err(Stop::Source)?,
             };
             let kept = kept.ok_or(LedgerFlaw::TileMissing { tile })?;
-            if kept != hashes {
+            if !grown.hashes().eq(kept) {
                 return Err(LedgerFlaw::TileWrong { tile }.into());
             }
         }

@@ -4,12 +4,9 @@
 use std::collections::HashMap;
 
 use crate::domain::ledger::{
-    CompleteTile, LedgerFlaw, Node, ProofPlan, TILE_WIDTH, TileId, Tree, TreeHash,
+    LedgerFlaw, Node, ProofPlan, TILE_WIDTH, Tile, TileId, Tree, TreeHash,
 };
 use crate::ports::ledger_source::{LedgerSource, SourceFault, Stretch};
-
-/// Hashes of nodes that are remembered: neighbours share most of theirs.
-const MOST_NODES: usize = 16_384;
 
 /// Tiles that are remembered: one a level, and some beside them.
 const MOST_TILES: usize = 64;
@@ -18,8 +15,7 @@ const MOST_TILES: usize = 64;
 pub struct Prover {
     /// That tree.
     edge: Tree,
-    nodes: HashMap<(u8, u64), TreeHash>,
-    tiles: HashMap<TileId, Vec<TreeHash>>,
+    tiles: HashMap<TileId, Tile>,
 }
 
 /// Why there is no proof, or no receipt.
@@ -54,14 +50,13 @@ impl Prover {
                     level: level as u8 - 1,
                     index,
                 };
-                let below = complete(source, id)?;
-                hashes.push(CompleteTile { id, hashes: below }.root());
+                let root = complete(source, id)?.root();
+                hashes.push(root.ok_or(LedgerFlaw::TileWrong { tile: id })?);
             }
             edge.push(hashes);
         }
         Ok(Self {
-            edge: Tree::from_edge(size, edge).ok_or(LedgerFlaw::RootDiffers { size })?,
-            nodes: HashMap::new(),
+            edge: Tree::from_edge(size, &edge).ok_or(LedgerFlaw::RootDiffers { size })?,
             tiles: HashMap::new(),
         })
     }
@@ -98,14 +93,10 @@ impl Prover {
     }
 
     fn hash(&mut self, source: &mut dyn LedgerSource, node: Node) -> Result<TreeHash, ProofFault> {
-        let name = (node.height, node.index);
-        if let Some(hash) = self.nodes.get(&name) {
-            return Ok(*hash);
-        }
         let tile = node.tile();
         let complete_tiles = Tree::complete_tiles(self.edge.size(), usize::from(tile.level));
-        let hashes = if tile.index >= complete_tiles {
-            self.edge.edge(tile.level)
+        let found = if tile.index >= complete_tiles {
+            Some(self.edge.edge(tile.level))
         } else {
             if !self.tiles.contains_key(&tile) {
                 if self.tiles.len() == MOST_TILES {
@@ -113,24 +104,18 @@ impl Prover {
                 }
                 self.tiles.insert(tile, complete(source, tile)?);
             }
-            self.tiles.get(&tile).map_or(&[][..], Vec::as_slice)
+            self.tiles.get(&tile)
         };
-        let hash = node.in_tile(hashes).ok_or(LedgerFlaw::TileWrong { tile })?;
-        if self.nodes.len() == MOST_NODES {
-            self.nodes.clear();
-        }
-        self.nodes.insert(name, hash);
-        Ok(hash)
+        let hash = found.and_then(|found| node.in_tile(found));
+        Ok(hash.ok_or(LedgerFlaw::TileWrong { tile })?)
     }
 }
 
-fn complete(source: &mut dyn LedgerSource, tile: TileId) -> Result<Vec<TreeHash>, ProofFault> {
+fn complete(source: &mut dyn LedgerSource, tile: TileId) -> Result<Tile, ProofFault> {
     let hashes = source.tile(tile)?;
     let hashes = hashes.ok_or(LedgerFlaw::TileMissing { tile })?;
-    if hashes.len() != TILE_WIDTH {
-        return Err(LedgerFlaw::TileWrong { tile }.into());
-    }
-    Ok(hashes)
+    let complete = Tile::of(&hashes).filter(|tile| tile.width() == TILE_WIDTH);
+    Ok(complete.ok_or(LedgerFlaw::TileWrong { tile })?)
 }
 
 fn leaf_hashes(

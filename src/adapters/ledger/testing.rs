@@ -99,8 +99,11 @@ impl MemoryLedger {
     pub(super) fn append_hash(&mut self, hash: TreeHash) {
         let mut complete = Vec::new();
         self.tree.push(hash, &mut complete);
-        self.tiles
-            .extend(complete.into_iter().map(|tile| (tile.id, tile.hashes)));
+        self.tiles.extend(
+            complete
+                .into_iter()
+                .map(|complete| (complete.id, complete.tile.hashes().collect())),
+        );
     }
 
     /// Signs the newest checkpoint.

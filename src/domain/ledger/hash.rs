@@ -66,8 +66,12 @@ impl TreeHash {
     }
 
     /// The same side by side again.
-    pub fn join(hashes: &[Self]) -> Vec<u8> {
-        hashes.iter().flat_map(|hash| hash.0).collect()
+    pub fn join(hashes: impl IntoIterator<Item = Self>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for hash in hashes {
+            bytes.extend_from_slice(&hash.0);
+        }
+        bytes
     }
 
     fn take(digest: &[u8]) -> Self {

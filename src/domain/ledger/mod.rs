@@ -12,6 +12,7 @@ mod hash;
 mod note;
 mod proof;
 mod tile;
+mod tile_path;
 mod tree;
 
 pub use self::checkpoint::{Checkpoint, MalformedCheckpoint, ORIGIN};
@@ -19,5 +20,6 @@ pub use self::flaw::LedgerFlaw;
 pub use self::hash::TreeHash;
 pub use self::note::{MalformedNote, MalformedVerifierKey, NoteSignature, SignedNote, VerifierKey};
 pub use self::proof::{Node, ProofPlan, verify_consistency, verify_inclusion};
-pub use self::tile::{CompleteTile, TILE_WIDTH, TileId, TileKind, TilePath};
+pub use self::tile::{CompleteTile, TILE_WIDTH, Tile, TileId};
+pub use self::tile_path::{TileKind, TilePath};
 pub use self::tree::Tree;

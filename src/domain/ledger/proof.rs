@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::hash::TreeHash;
-use super::tile::{TILE_HEIGHT, TILE_WIDTH, TileId};
-use super::tree::perfect_root;
+use super::tile::{TILE_HEIGHT, TILE_WIDTH, Tile, TileId};
 
 /// The root of a perfect subtree: node `index` at height `height` spans the
 /// leaves from `index << height`, `1 << height` of them.
@@ -18,7 +17,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The tile that it is found in or computed from.
+    /// The tile that it is in.
     pub fn tile(&self) -> TileId {
         TileId {
             level: self.height / TILE_HEIGHT,
@@ -26,12 +25,12 @@ impl Node {
         }
     }
 
-    /// Its hash, from the hashes of its tile, as many of them as there are;
-    /// `None` where they do not reach.
-    pub fn in_tile(&self, hashes: &[TreeHash]) -> Option<TreeHash> {
-        let above = self.height % TILE_HEIGHT;
-        let first = ((self.index << above) % TILE_WIDTH as u64) as usize;
-        hashes.get(first..first + (1 << above)).map(perfect_root)
+    /// Its hash in that tile; `None` where the tile has not come so far.
+    pub fn in_tile(&self, tile: &Tile) -> Option<TreeHash> {
+        let height = self.height % TILE_HEIGHT;
+        let in_tile = self.index % (TILE_WIDTH as u64 >> height);
+        // Less than 256.
+        tile.node(height, in_tile as usize)
     }
 }
 

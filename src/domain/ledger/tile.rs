@@ -1,19 +1,13 @@
-//! Tiles: 256 hashes of one level of the tree side by side (C2SP tlog-tiles).
-
-use std::fmt;
-use std::str::FromStr;
+//! Tiles: 256 hashes of one level of the tree side by side (C2SP tlog-tiles), and
+//! the nodes above them within the tile.
 
 use super::hash::TreeHash;
-use crate::domain::wire::{Unparsable, WireField};
 
 /// Hashes in a complete tile, and receipts in a complete bundle of entries.
 pub const TILE_WIDTH: usize = 256;
 
 /// The levels of the tree that one level of tiles spans.
 pub(super) const TILE_HEIGHT: u8 = 8;
-
-/// The highest level that a path may name.
-const HIGHEST_LEVEL: u8 = 63;
 
 /// Which tile: tile `index` of level `level` begins with the tree's node
 /// `256 * index` at height `8 * level`.
@@ -33,233 +27,186 @@ impl TileId {
     }
 }
 
+/// A tile, complete or growing: its hashes, and the root of every perfect subtree over
+/// them. At most 511 hashes, 16 KiB.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tile {
+    width: usize,
+    /// Children before their parent, the left before the right, so that whatever comes
+    /// later stands behind.
+    nodes: Vec<TreeHash>,
+}
+
+impl Tile {
+    /// The tile without hashes.
+    pub(super) const fn new() -> Self {
+        Self {
+            width: 0,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The tile of these hashes; `None` where they are more than a tile has.
+    pub fn of(hashes: &[TreeHash]) -> Option<Self> {
+        if hashes.len() > TILE_WIDTH {
+            return None;
+        }
+        let mut tile = Self {
+            width: 0,
+            nodes: Vec::with_capacity(2 * hashes.len()),
+        };
+        for hash in hashes {
+            tile.push(*hash);
+        }
+        Some(tile)
+    }
+
+    /// How many hashes it has, at most 256.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Its hashes, in their order.
+    pub fn hashes(&self) -> impl Iterator<Item = TreeHash> {
+        (0..self.width).map(|place| self.nodes[standing(place)])
+    }
+
+    /// The hash over all of it, which is its entry in the level above; `None` unless it is
+    /// complete.
+    pub fn root(&self) -> Option<TreeHash> {
+        self.node(TILE_HEIGHT, 0)
+    }
+
+    /// The root of the subtree over the hashes from `index << height` on, `1 << height` of
+    /// them; `None` where the tile has not come so far.
+    pub(super) fn node(&self, height: u8, index: usize) -> Option<TreeHash> {
+        let end = (index + 1) << height;
+        if end > self.width {
+            return None;
+        }
+        // Every subtree that ends here stands behind its last hash, the smallest first.
+        self.nodes
+            .get(standing(end - 1) + usize::from(height))
+            .copied()
+    }
+
+    /// The roots of its largest perfect subtrees, the smallest and last one first.
+    pub(super) fn peaks(&self) -> impl Iterator<Item = TreeHash> {
+        let mut end = self.width;
+        std::iter::from_fn(move || {
+            if end == 0 {
+                return None;
+            }
+            let height = end.trailing_zeros();
+            let peak = self.node(height as u8, (end >> height) - 1);
+            end -= 1 << height;
+            peak
+        })
+    }
+
+    /// Appends a hash, and answers the root where that makes it complete.
+    pub(super) fn push(&mut self, hash: TreeHash) -> Option<TreeHash> {
+        self.nodes.push(hash);
+        let mut root = hash;
+        // As in counting: each bit that carries merges two perfect subtrees.
+        for height in 0..self.width.trailing_ones() {
+            // Before the right one's last node is the rest of it, and then the left one's.
+            let left = self.nodes.len() - (2 << height);
+            root = TreeHash::of_children(self.nodes[left], root);
+            self.nodes.push(root);
+        }
+        self.width += 1;
+        if self.width < TILE_WIDTH {
+            return None;
+        }
+        // It will not grow any more, and many are kept in memory.
+        self.nodes.shrink_to_fit();
+        Some(root)
+    }
+}
+
+/// Where a hash stands among the nodes: behind all those before it and their parents.
+const fn standing(place: usize) -> usize {
+    2 * place - place.count_ones() as usize
+}
+
 /// A tile that no longer changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompleteTile {
     /// Which.
     pub id: TileId,
-    /// Its 256 hashes.
-    pub hashes: Vec<TreeHash>,
-}
-
-/// What a tile's path asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TileKind {
-    /// Hashes of this level.
-    Hashes {
-        /// The level.
-        level: u8,
-    },
-    /// The receipts themselves.
-    Entries,
-}
-
-/// A tile as its path names it: `<L>/<N>[.p/<W>]` or `entries/<N>[.p/<W>]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TilePath {
-    /// What of.
-    pub kind: TileKind,
-    /// The place in the level, from 0.
-    pub index: u64,
-    /// How many hashes or receipts, 1 to 256.
-    pub width: usize,
-}
-
-impl TilePath {
-    /// The form of a path, as a regular expression (ECMA-262). Of its longest numbers some
-    /// are larger than any tree.
-    pub const PATTERN: &'static str = "^(?:entries|[0-9]|[1-5][0-9]|6[0-3])/\
-        (?:[0-9]{3}|x(?:[1-9][0-9]{2}|0[1-9][0-9]|00[1-9])/(?:x[0-9]{3}/){0,4}[0-9]{3})\
-        (?:[.]p/(?:[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$";
-
-    fn parse(text: &str) -> Option<Self> {
-        let (kind, rest) = text.split_once('/')?;
-        let kind = match kind {
-            "entries" => TileKind::Entries,
-            level => TileKind::Hashes {
-                level: canonical_number::<u8>(level).filter(|level| *level <= HIGHEST_LEVEL)?,
-            },
-        };
-        let (index, width) = match rest.split_once(".p/") {
-            None => (rest, TILE_WIDTH),
-            Some((index, width)) => {
-                let width = canonical_number::<usize>(width)?;
-                (index, (1..TILE_WIDTH).contains(&width).then_some(width)?)
-            }
-        };
-        Some(Self {
-            kind,
-            index: parse_index(index)?,
-            width,
-        })
-    }
-}
-
-impl WireField for TilePath {
-    const EXPECTED: &'static str =
-        "<L>/<N> or entries/<N>, with .p/<W> behind it for part of a tile (C2SP tlog-tiles)";
-}
-
-impl FromStr for TilePath {
-    type Err = Unparsable;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::parse(text).ok_or(Unparsable(Self::EXPECTED))
-    }
-}
-
-impl fmt::Display for TilePath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            TileKind::Hashes { level } => write!(f, "{level}/")?,
-            TileKind::Entries => f.write_str("entries/")?,
-        }
-        let mut groups = vec![self.index % 1000];
-        let mut rest = self.index / 1000;
-        while rest > 0 {
-            groups.push(rest % 1000);
-            rest /= 1000;
-        }
-        while let Some(group) = groups.pop() {
-            if groups.is_empty() {
-                write!(f, "{group:03}")?;
-            } else {
-                write!(f, "x{group:03}/")?;
-            }
-        }
-        if self.width < TILE_WIDTH {
-            write!(f, ".p/{}", self.width)?;
-        }
-        Ok(())
-    }
-}
-
-/// A number in the one way to write it: digits, and no zero in front.
-fn canonical_number<T: FromStr + fmt::Display>(text: &str) -> Option<T> {
-    let number: T = text.parse().ok()?;
-    (number.to_string() == text).then_some(number)
-}
-
-/// `x001/x234/067`: groups of three digits, all but the last behind an `x`, and
-/// no group of zeros in front.
-fn parse_index(text: &str) -> Option<u64> {
-    let mut index = 0u64;
-    let mut groups = text.split('/').peekable();
-    let mut is_first = true;
-    while let Some(group) = groups.next() {
-        let digits = match groups.peek() {
-            Some(_) => group.strip_prefix('x')?,
-            None => group,
-        };
-        if digits.len() != 3 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let number: u64 = digits.parse().ok()?;
-        if is_first && number == 0 && groups.peek().is_some() {
-            return None;
-        }
-        index = index.checked_mul(1000)?.checked_add(number)?;
-        is_first = false;
-    }
-    Some(index)
+    /// Its 256 hashes, and what is over them.
+    pub tile: Tile,
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn read(text: &str) -> Option<TilePath> {
-        text.parse().ok()
+    fn hashes(number: usize) -> Vec<TreeHash> {
+        (0..number)
+            .map(|place| TreeHash::of_leaf(&place.to_be_bytes()))
+            .collect()
     }
 
-    #[test]
-    fn paths_are_those_of_the_specification() {
-        let hashes = |level, index, width| TilePath {
-            kind: TileKind::Hashes { level },
-            index,
-            width,
-        };
-        for (text, path) in [
-            ("0/000", hashes(0, 0, 256)),
-            ("3/x001/x234/067", hashes(3, 1_234_067, 256)),
-            ("0/x001/x234/067.p/8", hashes(0, 1_234_067, 8)),
-            ("63/999.p/255", hashes(63, 999, 255)),
-            (
-                "entries/x018/x446/x744/x073/x709/x551/615",
-                TilePath {
-                    kind: TileKind::Entries,
-                    index: u64::MAX,
-                    width: 256,
-                },
-            ),
-        ] {
-            assert_eq!(read(text), Some(path), "{text}");
-            assert_eq!(path.to_string(), text);
+    /// The root over a power of two of hashes, by the definition (RFC 9162 §2.1.1).
+    fn naive_root(hashes: &[TreeHash]) -> TreeHash {
+        match hashes {
+            [one] => *one,
+            more => {
+                let (left, right) = more.split_at(more.len() / 2);
+                TreeHash::of_children(naive_root(left), naive_root(right))
+            }
         }
     }
 
     #[test]
-    fn there_is_one_way_to_write_a_path() {
-        for text in [
-            "",
-            "0",
-            "0/",
-            "/000",
-            "0/0",
-            "0/00",
-            "0/0000",
-            "0/+00",
-            "0/x000",
-            "0/x000/001",
-            "0/001/002",
-            "0/x001/x002",
-            "00/000",
-            "+1/000",
-            "64/000",
-            "256/000",
-            "-1/000",
-            "0/000.p/0",
-            "0/000.p/256",
-            "0/000.p/01",
-            "0/000.p/",
-            "0/000.p",
-            "0/000/",
-            "0/000.p/1/",
-            "data/000",
-            "Entries/000",
-            "entries/x018/x446/x744/x073/x709/x551/616",
-            "0/x999/x999/x999/x999/x999/x999/x999/999",
-            "0/\u{661}\u{662}\u{663}",
-        ] {
-            assert_eq!(read(text), None, "{text:?}");
+    fn every_node_is_the_root_over_its_hashes_as_soon_as_they_are_there() {
+        let all = hashes(TILE_WIDTH);
+        let mut tile = Tile::new();
+        for width in 0..=TILE_WIDTH {
+            assert_eq!(tile.width(), width);
+            assert!(tile.hashes().eq(all[..width].iter().copied()), "{width}");
+            assert_eq!(Tile::of(&all[..width]), Some(tile.clone()), "{width}");
+            for height in 0..=TILE_HEIGHT {
+                for index in 0..TILE_WIDTH >> height {
+                    let (first, end) = (index << height, (index + 1) << height);
+                    let expected = (end <= width).then(|| naive_root(&all[first..end]));
+                    assert_eq!(
+                        tile.node(height, index),
+                        expected,
+                        "{width}: {height} {index}"
+                    );
+                }
+            }
+            let complete = (width == TILE_WIDTH).then(|| naive_root(&all));
+            assert_eq!(tile.root(), complete, "{width}");
+            if let Some(hash) = all.get(width) {
+                let root = tile.push(*hash);
+                assert_eq!(root.is_some(), width + 1 == TILE_WIDTH);
+                assert_eq!(root, tile.root());
+            }
         }
     }
 
-    proptest! {
-        #[test]
-        fn what_is_written_is_read_back(
-            level in prop::option::of(0u8..=63),
-            index in any::<u64>(),
-            small in any::<bool>(),
-            width in 1usize..=256,
-        ) {
-            let kind = level.map_or(TileKind::Entries, |level| TileKind::Hashes { level });
-            let index = if small { index % 3_000 } else { index };
-            let path = TilePath { kind, index, width };
-            prop_assert_eq!(read(&path.to_string()), Some(path));
+    #[test]
+    fn peaks_are_the_largest_subtrees_from_the_last_one_on() {
+        let all = hashes(TILE_WIDTH);
+        for width in 0..=TILE_WIDTH {
+            let mut expected = Vec::new();
+            let mut rest = &all[..width];
+            while !rest.is_empty() {
+                let (subtree, behind) = rest.split_at(1 << rest.len().ilog2());
+                expected.insert(0, naive_root(subtree));
+                rest = behind;
+            }
+            let tile = Tile::of(&all[..width]).expect("no more than a tile");
+            assert_eq!(tile.peaks().collect::<Vec<_>>(), expected, "{width}");
         }
+    }
 
-        #[test]
-        fn another_implementation_writes_the_same_index(index in any::<u64>(), width in 1u32..=256) {
-            let theirs = tlog_tiles::Tile::new(8, 0, index, width, false).path();
-            let ours = TilePath {
-                kind: TileKind::Hashes { level: 0 },
-                index,
-                width: width as usize,
-            };
-            prop_assert_eq!(theirs, format!("tile/8/{ours}"));
-        }
+    #[test]
+    fn a_tile_has_no_more_hashes_than_fit() {
+        assert_eq!(Tile::of(&hashes(TILE_WIDTH + 1)), None);
     }
 }

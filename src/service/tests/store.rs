@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::adapters::data_plane::memory::MemoryDataPlane;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::{HsmBackendName, StoredKey};
-use crate::domain::ledger::{TileId, TreeHash};
+use crate::domain::ledger::{Tile, TileId};
 use crate::domain::scope::Scope;
 use crate::domain::time::Timestamp;
 use crate::domain::trust_anchor::TrustAnchor;
@@ -396,7 +396,7 @@ impl LedgerStore for EventfulStore {
     async fn read_tiles(
         &self,
         tiles: Vec<TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
+    ) -> Result<BTreeMap<TileId, Arc<Tile>>, Unavailable> {
         self.call("read_tiles", self.store.read_tiles(tiles)).await
     }
 

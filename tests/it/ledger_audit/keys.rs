@@ -84,11 +84,11 @@ fn sign_everything_again(folder: &Path, key: &SigningKey) {
             )
             .expect("changed");
     }
-    for tile in complete {
+    for complete in complete {
         store
             .execute(
                 "UPDATE tiles SET hashes = ?1",
-                [TreeHash::join(&tile.hashes)],
+                [TreeHash::join(complete.tile.hashes())],
             )
             .expect("changed");
     }

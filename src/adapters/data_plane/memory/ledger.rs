@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{MemoryDataPlane, MemoryFault};
 use crate::domain::ids::ReceiptId;
-use crate::domain::ledger::{TileId, Tree, TreeHash};
+use crate::domain::ledger::{Tile, TileId, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::scope::Scope;
 use crate::ports::data_plane::{CommitError, Unavailable};
@@ -23,7 +23,7 @@ pub(super) struct Ledger {
     receipts: Vec<SignedReceipt>,
     places: HashMap<ReceiptId, usize>,
     tree: Tree,
-    tiles: BTreeMap<TileId, Vec<TreeHash>>,
+    tiles: BTreeMap<TileId, Arc<Tile>>,
     keys: Vec<LedgerKey>,
     head: Option<Arc<LedgerHead>>,
 }
@@ -70,8 +70,9 @@ impl Ledger {
             self.places.insert(receipt.receipt_id, self.receipts.len());
             self.receipts.push(receipt);
         }
-        let complete = complete.into_iter().map(|tile| (tile.id, tile.hashes));
-        self.tiles.extend(complete);
+        let complete = complete.into_iter();
+        self.tiles
+            .extend(complete.map(|complete| (complete.id, Arc::new(complete.tile))));
         // Signed when somebody asks for it.
         self.head = None;
     }
@@ -139,12 +140,12 @@ impl LedgerStore for MemoryDataPlane {
     async fn read_tiles(
         &self,
         tiles: Vec<TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
+    ) -> Result<BTreeMap<TileId, Arc<Tile>>, Unavailable> {
         let state = self.open()?;
         let complete = &state.ledger.tiles;
         Ok(tiles
             .into_iter()
-            .filter_map(|tile| Some((tile, complete.get(&tile)?.clone())))
+            .filter_map(|tile| Some((tile, Arc::clone(complete.get(&tile)?))))
             .collect())
     }
 

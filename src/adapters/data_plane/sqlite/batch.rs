@@ -60,6 +60,8 @@ pub(super) struct Effects {
     pub(super) receipts: Vec<Entry>,
     /// The ledger with them; `None` where there were none.
     pub(super) head: Option<LedgerHead>,
+    /// The tiles that they completed.
+    pub(super) tiles: Vec<CompleteTile>,
     /// The counts of the keys that were used.
     pub(super) uses: HashMap<KeyId, UsageCount>,
     /// The numbers of scopes that were looked up.
@@ -203,6 +205,7 @@ impl<'a> Batch<'a> {
             keys: self.keys,
             receipts,
             head,
+            tiles: self.complete_tiles,
             uses: self.uses,
             scopes,
             versions: self.versions,

@@ -45,6 +45,7 @@ use self::batch::KeyChange;
 use self::deferred::memtable::Memtable;
 use self::deferred::recent_uses::RecentUses;
 use self::ledger::archives::Archives;
+use self::ledger::tiles::TileCache;
 use self::ledger::{pages, reads as reads_of_ledger};
 use self::queue::{CommitJob, Job, JobQueue};
 use self::reads::ReadPool;
@@ -54,7 +55,7 @@ use crate::adapters::backlog::Backlog;
 use crate::adapters::cache::CoherentCache;
 use crate::domain::ids::{KeyId, KeyRef, ReceiptId, TrustAnchorId};
 use crate::domain::key::StoredKey;
-use crate::domain::ledger::{TileId, TreeHash};
+use crate::domain::ledger::{Tile, TileId};
 use crate::domain::scope::Scope;
 use crate::domain::trust_anchor::TrustAnchor;
 use crate::domain::usage::{UsageCount, UsageCounter};
@@ -144,6 +145,7 @@ struct InMemory {
     usage_counters: UsageCounters,
     key_counts: Mutex<KeyCounts>,
     ledger_head: ArcSwap<LedgerHead>,
+    tiles: TileCache,
     memtable: Memtable,
     recent_uses: RecentUses,
     probes: AtomicU64,
@@ -164,6 +166,7 @@ impl SqliteDataPlane {
             usage_counters: UsageCounters::new(options.idle_usage_counters),
             key_counts: Mutex::new(KeyCounts::default()),
             ledger_head: ArcSwap::from_pointee(LedgerHead::unknown()),
+            tiles: TileCache::default(),
             memtable: Memtable::default(),
             recent_uses: RecentUses::default(),
             probes: AtomicU64::new(0),
@@ -348,12 +351,17 @@ impl LedgerStore for SqliteDataPlane {
     async fn read_tiles(
         &self,
         tiles: Vec<TileId>,
-    ) -> Result<BTreeMap<TileId, Vec<TreeHash>>, Unavailable> {
-        if tiles.is_empty() {
-            return Ok(BTreeMap::new());
+    ) -> Result<BTreeMap<TileId, Arc<Tile>>, Unavailable> {
+        let (mut found, missing) = self.in_memory.tiles.look(tiles);
+        if missing.is_empty() {
+            return Ok(found);
         }
-        let read = move |connection: &Connection| reads_of_ledger::tiles(connection, &tiles);
-        Ok(self.reads.read(read).await?)
+        let read = move |connection: &Connection| reads_of_ledger::tiles(connection, &missing);
+        for (id, tile) in self.reads.read(read).await? {
+            self.in_memory.tiles.keep(id, Arc::clone(&tile));
+            found.insert(id, tile);
+        }
+        Ok(found)
     }
 
     async fn read_leaves(&self, first: u64, number: usize) -> Result<Vec<Vec<u8>>, Unavailable> {

@@ -29,6 +29,7 @@ use super::rows::{read_key_counts, read_usage};
 use super::{CommitStats, InMemory, OnCommit, SqliteOptions};
 use crate::adapters::backlog::Backlog;
 use crate::domain::ids::KeyRef;
+use crate::domain::ledger::CompleteTile;
 use crate::ports::data_plane::{CommitError, Unavailable};
 use crate::ports::ledger::EvidenceLedger;
 
@@ -297,6 +298,9 @@ impl Writer {
         in_memory.count_keys(&effects.keys);
         self.known.remember(effects.scopes, effects.versions);
         in_memory.recent_uses.append(effects.uses);
+        for CompleteTile { id, tile } in effects.tiles {
+            in_memory.tiles.keep(id, Arc::new(tile));
+        }
         if let Some(head) = effects.head {
             in_memory
                 .memtable

@@ -96,7 +96,7 @@ fn honest(mut ledger: MemoryLedger) -> impl FnMut(&str) -> Answer {
                             index: path.index,
                         };
                         let hashes = ledger.tile(tile).expect("there");
-                        hashes.map(|hashes| TreeHash::join(&hashes))
+                        hashes.map(TreeHash::join)
                     }
                     TileKind::Entries => bundled(&mut ledger, &path),
                 }

@@ -32,7 +32,7 @@ fn leaves(number: u64) -> Vec<Vec<u8>> {
 /// A grown tree, and every tile that was complete on the way.
 struct Grown {
     tree: Tree,
-    complete: HashMap<TileId, Vec<TreeHash>>,
+    complete: HashMap<TileId, Tile>,
 }
 
 impl Grown {
@@ -45,7 +45,7 @@ impl Grown {
         let number = complete.len();
         let complete: HashMap<_, _> = complete
             .into_iter()
-            .map(|CompleteTile { id, hashes }| (id, hashes))
+            .map(|CompleteTile { id, tile }| (id, tile))
             .collect();
         assert_eq!(complete.len(), number, "each tile once");
         Self { tree, complete }
@@ -55,8 +55,8 @@ impl Grown {
         plan.build(|node| {
             let tile = node.tile();
             assert!(plan.tiles().contains(&tile));
-            let hashes = self.complete.get(&tile).map(Vec::as_slice);
-            node.in_tile(hashes.unwrap_or_else(|| self.tree.edge(tile.level)))
+            let complete = self.complete.get(&tile);
+            node.in_tile(complete.unwrap_or_else(|| self.tree.edge(tile.level)))
         })
         .expect("every node is there")
     }
@@ -171,17 +171,17 @@ fn a_tree_comes_back_from_its_edge() {
                             .filter(|tile: &&CompleteTile| {
                                 tile.id.level == below && tile.id.index >= first
                             })
-                            .map(CompleteTile::root)
+                            .map(|complete| complete.tile.root().expect("complete"))
                             .collect()
                     };
                     all
                 })
                 .collect();
-            let read = Tree::from_edge(size, edge.clone());
+            let read = Tree::from_edge(size, &edge);
             assert_eq!(read.as_ref().map(Tree::root), Some(tree.root()), "{size}");
             let mut wrong = edge;
             wrong.push(vec![TreeHash::of_leaf(b"too much")]);
-            assert_eq!(Tree::from_edge(size, wrong), None);
+            assert_eq!(Tree::from_edge(size, &wrong), None);
             let mut read = read.expect("as above");
             let mut grown = tree.clone();
             read.push(TreeHash::of_leaf(b"next"), &mut Vec::new());

@@ -8,3 +8,4 @@ pub(super) mod copy;
 pub(super) mod pages;
 pub(super) mod reads;
 pub(super) mod rows;
+pub(super) mod tiles;

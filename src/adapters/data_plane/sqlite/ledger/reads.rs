@@ -1,6 +1,5 @@
 //! What is read of the ledger, on the connections that only read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -9,7 +8,7 @@ use super::archives::{Archive, Archives};
 use super::rows::{find_scope, for_leaves, read_tile};
 use crate::adapters::data_plane::sqlite::rows::{counted, stored};
 use crate::domain::ids::ReceiptId;
-use crate::domain::ledger::{TileId, TreeHash};
+use crate::domain::ledger::{Tile, TileId};
 use crate::domain::scope::Scope;
 use crate::ports::ledger_store::KeptReceipt;
 
@@ -17,11 +16,12 @@ use crate::ports::ledger_store::KeptReceipt;
 pub(in super::super) fn tiles(
     connection: &Connection,
     tiles: &[TileId],
-) -> rusqlite::Result<BTreeMap<TileId, Vec<TreeHash>>> {
-    let mut found = BTreeMap::new();
+) -> rusqlite::Result<Vec<(TileId, Arc<Tile>)>> {
+    let mut found = Vec::with_capacity(tiles.len());
     for tile in tiles {
-        if let Some(hashes) = read_tile(connection, *tile)? {
-            found.insert(*tile, hashes);
+        let hashes = read_tile(connection, *tile)?;
+        if let Some(complete) = hashes.and_then(|hashes| Tile::of(&hashes)) {
+            found.push((*tile, Arc::new(complete)));
         }
     }
     Ok(found)

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::adapters::data_plane::sqlite::rows::{counted, stored};
-use crate::domain::ledger::{CompleteTile, LedgerFlaw, TILE_WIDTH, TileId, Tree, TreeHash};
+use crate::domain::ledger::{CompleteTile, LedgerFlaw, TILE_WIDTH, Tile, TileId, Tree, TreeHash};
 use crate::domain::scope::Scope;
 use crate::ports::ledger_store::LedgerKey;
 
@@ -45,14 +45,14 @@ pub(in super::super) fn scope_number(
 /// Keeps a tile that is complete.
 pub(in super::super) fn insert_tile(
     connection: &Connection,
-    tile: &CompleteTile,
+    complete: &CompleteTile,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT INTO tiles (level, tile_index, hashes) VALUES (?1, ?2, ?3)")?
         .execute(params![
-            tile.id.level,
-            stored(tile.id.index)?,
-            TreeHash::join(&tile.hashes)
+            complete.id.level,
+            stored(complete.id.index)?,
+            TreeHash::join(complete.tile.hashes())
         ])?;
     Ok(())
 }
@@ -176,19 +176,16 @@ pub(in super::super) fn read_tree(
                     level: level as u8 - 1,
                     index,
                 };
-                match read_tile(connection, id)? {
-                    Some(hashes_below) => hashes.push(
-                        CompleteTile {
-                            id,
-                            hashes: hashes_below,
-                        }
-                        .root(),
-                    ),
-                    None => return Ok(Err(LedgerFlaw::TileMissing { tile: id })),
+                let Some(below) = read_tile(connection, id)? else {
+                    return Ok(Err(LedgerFlaw::TileMissing { tile: id }));
+                };
+                match Tile::of(&below).and_then(|below| below.root()) {
+                    Some(root) => hashes.push(root),
+                    None => return Ok(Err(LedgerFlaw::TileWrong { tile: id })),
                 }
             }
         }
         edge.push(hashes);
     }
-    Ok(Tree::from_edge(size, edge).ok_or(LedgerFlaw::RootDiffers { size }))
+    Ok(Tree::from_edge(size, &edge).ok_or(LedgerFlaw::RootDiffers { size }))
 }

@@ -14,7 +14,7 @@ use crate::adapters::data_plane::sqlite::deferred::recent_uses::RecentUses;
 use crate::adapters::data_plane::sqlite::known::Known;
 use crate::adapters::data_plane::sqlite::{SqliteDataPlane, SqliteOptions, open};
 use crate::adapters::ledger::LedgerSigner;
-use crate::domain::ledger::{LedgerFlaw, Tree};
+use crate::domain::ledger::{LedgerFlaw, Tile, TileId, Tree, TreeHash};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::receipt::tests::receipt;
 use crate::domain::time::Timestamp;
@@ -101,6 +101,57 @@ async fn the_receipts_of_the_first_release_come_into_the_tree_with_what_they_are
     let (store, begun) = reopened(&folder);
     begun.expect("as it was left");
     assert_eq!(store.ledger_size(), 601);
+}
+
+/// The two complete tiles of 600 receipts.
+async fn two_tiles(store: &SqliteDataPlane) -> Vec<Arc<Tile>> {
+    let tile = |index| TileId { level: 0, index };
+    let tiles = store.read_tiles((0..3).map(tile).collect()).await;
+    let tiles = tiles.expect("available");
+    assert!(tiles.keys().copied().eq([tile(0), tile(1)]));
+    tiles.into_values().collect()
+}
+
+fn remove_tiles(folder: &Folder) {
+    let other = folder.foreign_connection();
+    other
+        .execute_batch("DROP TRIGGER tiles_stay; DELETE FROM tiles")
+        .expect("removed");
+}
+
+#[tokio::test]
+async fn complete_tiles_are_read_once_and_those_of_this_process_never() {
+    let kept = async |folder: &Folder| {
+        let store = folder.open();
+        let receipts = (0..600).map(|_| receipt_in(&scope("t"))).collect();
+        let transaction = Transaction {
+            receipts,
+            ..Transaction::default()
+        };
+        store.commit(transaction).await.expect("kept");
+        store
+    };
+    let folder = Folder::new();
+    let store = kept(&folder).await;
+    remove_tiles(&folder);
+    let completed = two_tiles(&store).await;
+    assert_eq!(completed, two_tiles(&store).await);
+
+    let folder = Folder::new();
+    drop(kept(&folder).await);
+    let (store, begun) = reopened(&folder);
+    begun.expect("as it was left");
+    let read = two_tiles(&store).await;
+    remove_tiles(&folder);
+    assert_eq!(read, two_tiles(&store).await);
+    let tree = tree_over_leaves(&store).await;
+    assert_eq!(tree, store.ledger_head().tree);
+    for (index, tile) in read.iter().enumerate() {
+        let leaves = store.read_leaves(256 * index as u64, 256).await;
+        let hashes = leaves.expect("available");
+        let hashes = hashes.iter().map(|leaf| TreeHash::of_leaf(leaf));
+        assert!(tile.hashes().eq(hashes), "{index}");
+    }
 }
 
 #[tokio::test]

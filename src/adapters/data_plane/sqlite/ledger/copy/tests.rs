@@ -10,7 +10,7 @@ use crate::adapters::data_plane::sqlite::known::Known;
 use crate::adapters::data_plane::sqlite::ledger::appender::ReceiptAppender;
 use crate::adapters::data_plane::sqlite::open::{lock, writable_database};
 use crate::domain::ids::ReceiptId;
-use crate::domain::ledger::{CompleteTile, TILE_WIDTH};
+use crate::domain::ledger::{CompleteTile, TILE_WIDTH, Tile};
 use crate::domain::receipt::SignedReceipt;
 use crate::domain::receipt::tests::receipt;
 
@@ -95,9 +95,10 @@ fn leaves_of(copy: &mut LedgerCopy, first: u64, most: usize) -> Vec<Vec<u8>> {
 #[test]
 fn everything_of_the_ledger_is_read_and_nothing_is_written() {
     let (_folder, path) = place();
+    let hashes = vec![TreeHash::of_leaf(b""); TILE_WIDTH];
     let tile = CompleteTile {
         id: TileId { level: 1, index: 7 },
-        hashes: vec![TreeHash::of_leaf(b""); TILE_WIDTH],
+        tile: Tile::of(&hashes).expect("no more than a tile"),
     };
     let keys: Vec<_> = [(7, 0, None), (8, 2, Some("handover".to_owned()))]
         .into_iter()
@@ -121,7 +122,7 @@ fn everything_of_the_ledger_is_read_and_nothing_is_written() {
     assert_eq!(copy.size().expect("readable"), 5);
     assert_eq!(copy.head().expect("readable").as_deref(), Some("head"));
     assert_eq!(copy.keys().expect("readable"), keys);
-    assert_eq!(copy.tile(tile.id).expect("readable"), Some(tile.hashes));
+    assert_eq!(copy.tile(tile.id).expect("readable"), Some(hashes));
     let other = TileId { level: 1, index: 8 };
     assert_eq!(copy.tile(other).expect("readable"), None);
     let kept = |number: u64, size: u64| KeptCheckpoint {

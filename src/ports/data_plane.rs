@@ -171,6 +171,9 @@ pub struct KeyUseMark {
     pub version: u64,
     /// The uses, counted already; kept with the transaction.
     pub reservation: UsageReservation,
+    /// Whether they took as long as an RSA signature or a call to a token: a moment more
+    /// for the receipt is little beside that.
+    pub took_long: bool,
 }
 
 /// One change.

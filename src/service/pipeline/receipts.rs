@@ -6,6 +6,7 @@ use crate::domain::algorithm::KeyType;
 use crate::domain::error::{Dependency, KmsError};
 use crate::domain::ids::{KeyRef, ReceiptId};
 use crate::domain::key::KeyRecord;
+use crate::domain::key_usage::KeyUsage;
 use crate::domain::permit::KeyOperation;
 use crate::domain::receipt::{
     KmsContext, Receipt, ReceiptAlgorithm, ReceiptOperation, SignedReceipt,
@@ -59,6 +60,7 @@ impl KmsService {
                 key_id: key.record.key_id,
                 version: key.record.version,
                 reservation,
+                took_long: takes_long::<O>(&key.record),
             });
         let transaction = Transaction {
             key_use,
@@ -165,6 +167,12 @@ impl KmsService {
     }
 }
 
+/// Whether a use of this key is long work. Whoever keeps the key, its public half is used
+/// in this process.
+fn takes_long<O: KeyOperation>(key: &KeyRecord) -> bool {
+    O::USAGE != KeyUsage::Verify && (key.backend.keeps_keys() || key.key_type == KeyType::Rsa2048)
+}
+
 /// What a refused step in a key's life was about, as far as it is known.
 #[derive(Default)]
 pub(in crate::service) struct RefusedSubject<'a> {
@@ -174,4 +182,29 @@ pub(in crate::service) struct RefusedSubject<'a> {
     pub(in crate::service) record: Option<&'a KeyRecord>,
     /// The type of a key that was to be made.
     pub(in crate::service) key_type: Option<KeyType>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::key::HsmBackendName;
+    use crate::domain::key::tests::active_key;
+    use crate::domain::permit::{Encrypt, Sign, Verify};
+
+    #[test]
+    fn rsa_signatures_and_calls_to_a_token_take_long_and_verifying_never_does() {
+        let mut key = active_key();
+        for (backend, key_type, takes) in [
+            (HsmBackendName::Software, KeyType::Ed25519, false),
+            (HsmBackendName::Software, KeyType::Aes256, false),
+            (HsmBackendName::Software, KeyType::Rsa2048, true),
+            (HsmBackendName::Pkcs11, KeyType::Ed25519, true),
+            (HsmBackendName::Pkcs11, KeyType::Aes256, true),
+        ] {
+            (key.backend, key.key_type) = (backend, key_type);
+            assert_eq!(takes_long::<Sign>(&key), takes, "{backend} {key_type}");
+            assert_eq!(takes_long::<Encrypt>(&key), takes, "{backend} {key_type}");
+            assert!(!takes_long::<Verify>(&key), "{backend} {key_type}");
+        }
+    }
 }

@@ -244,6 +244,7 @@ pub(super) fn use_of(record: &KeyRecord, reservation: UsageReservation) -> Trans
             key_id: record.key_id,
             version: record.version,
             reservation,
+            took_long: false,
         }),
         receipts: vec![receipt_in(&record.scope)],
         ..Transaction::default()

@@ -41,6 +41,19 @@ pub(super) enum Job {
     Probe(Answer<()>),
 }
 
+impl Job {
+    /// Whether it keeps uses that took long, so that it may wait a moment longer.
+    pub(super) fn took_long(&self) -> bool {
+        match self {
+            Self::Commit(job) => {
+                let key_use = job.transaction.key_use.as_ref();
+                key_use.is_some_and(|key_use| key_use.took_long)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What there is to do for upkeep.
 pub(super) enum UpkeepJob {
     /// Take a task on.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use self::gathering::{first_pause, next_pause};
+use self::gathering::{Gathered, first_pause, next_pause};
 use super::batch::{Batch, Effects};
 use super::deferred::Deferred;
 use super::fault::StoreFault;
@@ -172,7 +172,11 @@ impl Writer {
         let mut waited = Duration::ZERO;
         loop {
             gathered.extend(jobs.try_iter().take(LARGEST_BATCH - gathered.len()));
-            let Some(pause) = next_pause(gathered.len(), self.backlog.waiting(), waited) else {
+            let came = Gathered {
+                number: gathered.len(),
+                all_took_long: gathered.iter().all(Job::took_long),
+            };
+            let Some(pause) = next_pause(came, self.backlog.waiting(), waited) else {
                 break;
             };
             std::thread::sleep(pause);

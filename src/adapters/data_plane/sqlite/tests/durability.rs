@@ -198,6 +198,51 @@ async fn commits_gather_while_computations_wait_for_a_core() {
     assert!(alone > ROUNDS, "{alone} writes");
 }
 
+/// Whoever took but a moment does not wait for the many that are still at long work.
+#[tokio::test]
+async fn commits_gather_for_long_only_among_those_that_took_long() {
+    const ROUNDS: usize = 20;
+    let folder = Folder::new();
+    let backlog = Backlog::default();
+    let (store, gate) = folder.open_gated(SqliteOptions {
+        backlog: backlog.clone(),
+        ..SqliteOptions::default()
+    });
+    let key = stored_key();
+    insert(&store, key.clone()).await;
+    let counter = store.usage_counter(key.record.key_id).await;
+    let counter = counter.expect("available");
+    let one_use = |took_long| {
+        let reserved = counter.reserve(now(), u64::MAX, false);
+        let mut transaction = use_of(&key.record, reserved.expect("no limit"));
+        let key_use = transaction.key_use.as_mut().expect("a use");
+        key_use.took_long = took_long;
+        transaction
+    };
+    let _waiting: Vec<_> = (0..30).map(|_| backlog.wait()).collect();
+    let writes = async |light: usize| {
+        let before = gate.commits().len();
+        for _ in 0..ROUNDS {
+            let eight = (0..8).map(|place| enqueue(&store, one_use(place >= light)));
+            let eight: Vec<_> = eight.collect();
+            // Longer than a write takes, and shorter than it gathers among long work.
+            std::thread::sleep(Duration::from_micros(1_200));
+            let ninth = enqueue(&store, one_use(true));
+            for commit in eight.into_iter().chain([ninth]) {
+                commit.await.expect("kept");
+            }
+        }
+        gate.commits().len() - before
+    };
+    let among_long = writes(0).await;
+    assert!(among_long < ROUNDS * 3 / 2, "{among_long} writes");
+    let with_a_light_one = writes(1).await;
+    assert!(
+        with_a_light_one > ROUNDS * 3 / 2,
+        "{with_a_light_one} writes"
+    );
+}
+
 #[tokio::test]
 async fn the_files_are_for_their_owner_only() {
     let folder = Folder::new();
